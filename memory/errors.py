@@ -1,0 +1,126 @@
+"""Everything threadkeep raises, sorted by what the caller can do about it.
+
+    ThreadkeepError
+    ├── InvalidMessage      (ValueError)    mend the message: `field` names the place
+    ├── InvalidSetting      (ValueError)    mend the argument
+    ├── CannotFit           (ValueError)    give a larger budget, or shorter instructions, pins or message
+    ├── Conflict            (RuntimeError)  wait, or answer the other turn's caller
+    │   ├── LeaseLost                       another holder has the session: stop, do not retry the write
+    │   └── KeyReused                       use a new key for new content
+    ├── NotFound            (LookupError)   no such session, entry or turn for this owner
+    ├── StoreError          (RuntimeError)  the database did not do what was asked; nothing was written
+    │   ├── StoreBusy                       try again: the database was locked or out of connections
+    │   ├── SchemaTooOld                    run `threadkeep migrate`
+    │   └── SchemaTooNew                    upgrade threadkeep
+    ├── StrategyError       (RuntimeError)  mend the strategy: it returned what the history does not hold
+    ├── NoBackend           (RuntimeError)  give `Memory` a backend, or hold the turn and call `finish`
+    ├── BackendError        (RuntimeError)  the model failed; what it said before is stored
+    ├── ModelUnavailable    (OSError)       put the file where the message says, or connect
+    └── MissingExtra        (ImportError)   install the extra that the message names
+
+Each also derives from the builtin it specialises. A message says the numbers and the next step.
+"""
+
+
+class ThreadkeepError(Exception):
+    """The root: catches everything that threadkeep raises on purpose."""
+
+
+class InvalidMessage(ThreadkeepError, ValueError):
+    """What was handed in is not a message."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        """The place, as a path: `messages[2].tool_calls[0].id`."""
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.field, self.problem)
+
+    def inside(self, place: str) -> "InvalidMessage":
+        """The same error, its field seen from one level further out."""
+        return InvalidMessage(f"{place}.{self.field}", self.problem)
+
+
+class InvalidSetting(ThreadkeepError, ValueError):
+    """An argument that no call can honour."""
+
+
+class CannotFit(ThreadkeepError, ValueError):
+    """No valid context exists within the budget."""
+
+    def __init__(self, needed: int, room: int, parts: dict[str, int]) -> None:
+        listed = ", ".join(f"{name} {tokens}" for name, tokens in parts.items() if tokens)
+        super().__init__(
+            f"what must be in the context takes at least {needed} tokens ({listed}), and the budget leaves {room}. "
+            "Give a larger window, keep less for the reply, or shorten the instructions, the pins or the message."
+        )
+        self.needed = needed
+        """Tokens of the smallest valid context."""
+        self.room = room
+        """Tokens the budget leaves for it."""
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.needed, self.room, self.parts)
+
+
+class Conflict(ThreadkeepError, RuntimeError):
+    """Another turn holds the session."""
+
+
+class LeaseLost(Conflict):
+    """This holder's lease ended and another took the session: nothing more of it is written."""
+
+
+class KeyReused(Conflict):
+    """A key came again with other content."""
+
+
+class NotFound(ThreadkeepError, LookupError):
+    """No such session, entry or turn for this owner."""
+
+
+class StoreError(ThreadkeepError, RuntimeError):
+    """The database did not do what was asked; nothing of the call was written."""
+
+
+class StoreBusy(StoreError):
+    """The database was locked, or all connections were taken, for longer than the time-out."""
+
+
+class SchemaTooOld(StoreError):
+    """The database was made by an older release."""
+
+
+class SchemaTooNew(StoreError):
+    """The database was made by a newer release."""
+
+
+class StrategyError(ThreadkeepError, RuntimeError):
+    """A strategy returned what the history does not hold."""
+
+
+class NoBackend(ThreadkeepError, RuntimeError):
+    """This memory has no model to ask."""
+
+
+class BackendError(ThreadkeepError, RuntimeError):
+    """The model failed."""
+
+
+class ModelUnavailable(ThreadkeepError, OSError):
+    """A model's file is not here and could not be fetched."""
+
+
+class MissingExtra(ThreadkeepError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'threadkeep[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.package, self.extra)

@@ -1,0 +1,112 @@
+"""What a strategy sees of a session: entries, and a read-only view of the log at one point."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+from threadkeep.memory.message import JSON, Message
+
+Status: TypeAlias = Literal["complete", "interrupted", "late", "erased"]
+"""`interrupted`: a reply that was cut. `late`: a tool's result that came after its group had closed; never shown."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Row(NamedTuple):
+    seq: int
+    body: str
+    tokens: int
+    shown_tokens: int
+    cum_tokens: int
+    cum_shown: int
+    group_seq: int
+    turn_seq: int
+    status: Status
+    created_us: int
+    key: str | None
+    metadata_json: str | None
+
+
+class Entry(_Row):
+    """A message as stored. Immutable; its message is read from the row when first asked for.
+
+    `seq`: its place in the session, from 1. `tokens`: what it costs whole; `shown_tokens`: what it costs once its turn is no longer
+    live (a long tool result is then clipped); `cum_tokens`, `cum_shown`: the running totals of both, itself included. `group_seq`:
+    the first seq of its group. `turn_seq`: the seq of the user message it answers, its own for a user message, 0 before the first.
+    """
+
+    @cached_property
+    def message(self) -> Message:
+        return Message.from_dict(self.raw)
+
+    @cached_property
+    def raw(self) -> dict[str, object]:
+        """The message in OpenAI's format, with every key it came with. Not to be changed."""
+        loaded: dict[str, object] = json.loads(self.body)
+        return loaded
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was said, in UTC."""
+        return EPOCH + timedelta(microseconds=self.created_us)
+
+    @property
+    def metadata(self) -> JSON:
+        return json.loads(self.metadata_json) if self.metadata_json else {}
+
+    @property
+    def start(self) -> int:
+        """The running total of shown tokens before this entry."""
+        return self.cum_shown - (0 if self.status == "late" else self.shown_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a log ends, and its totals."""
+
+    seq: int = 0
+    tokens: int = 0
+    """What the whole log costs, in tokens, late results apart."""
+    shown_tokens: int = 0
+    """The same with the old turns' long tool results clipped."""
+    group_seq: int = 0
+    turn_seq: int = 0
+    open_calls: tuple[str, ...] = ()
+    """Ids of the newest group's calls that have no result yet."""
+    leading: int = 0
+    """How many system messages the log begins with: they count as instructions."""
+
+
+class History(Protocol):
+    """A read-only, lazy view of one session at one point; all that a strategy ever sees.
+
+    Entries come in the order of their seqs. Every method reads rows in proportion to what it returns. Late results and the leading
+    system messages are the assembler's business and come only from `entries`, when asked for by seq.
+    """
+
+    @property
+    def head(self) -> Head:
+        """Where the log ends, the message that is about to be answered included."""
+
+    @property
+    def live(self) -> Entry | None:
+        """The user message of the live turn, which is the last; None in a log without one."""
+
+    @property
+    def tokens(self) -> int:
+        """What the whole log costs, in tokens."""
+
+    def tail(self, shown_tokens: int) -> Sequence[Entry]:
+        """The newest whole groups that cost at most so much, by their shown tokens."""
+
+    def entries(self, seqs: Iterable[int]) -> Sequence[Entry]:
+        """The entries of these seqs; a seq that is not in the log is left out."""
+
+    def around(self, seq: int, n: int) -> Sequence[Entry]:
+        """The entry and up to `n` on each side."""
+
+    def pinned(self) -> Sequence[Entry]:
+        """The pinned entries."""

@@ -1,0 +1,1 @@
+"""What answers: one file for each kind of model server."""

@@ -1,0 +1,107 @@
+"""What is asked of a backend: it streams a model's reply to an assembled context.
+
+An implementation gives its model's `counter`, `window` and `profile`, and one method. `stream` yields pieces of the reply as they
+come and ends with one event that has `finish` and `usage`. It yields at least about once a second (an empty `Event` while a prompt is
+read), so that whoever listens can leave; when its iterator is closed, or an exception goes through it, the model stops. It may raise
+`BackendError` and its kin, before the first token or after.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+from threadkeep.memory.context import Context
+from threadkeep.memory.message import Message, ToolCall
+from threadkeep.memory.tokens import TokenCounter
+
+Finish: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one model call took, in tokens and milliseconds."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    """Of the prompt's tokens, those the model had kept from before."""
+    first_token_ms: float | None = None
+    total_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A piece of a reply. An empty one says only that the model is at work."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Whole calls, once each."""
+    finish: Finish | None = None
+    """Why the reply ended; on the last event only."""
+    usage: Usage | None = None
+    """On the last event, where the model says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a model's template or a provider's API accepts. The assembler makes every context fit it."""
+
+    name: str = "openai"
+    system: Literal["anywhere", "first"] = "anywhere"
+    """Where system messages may stand; `first`: one, at the head."""
+    developer: bool = True
+    """Whether the role `developer` is known; otherwise it is sent as `system`."""
+    alternation: bool = False
+    """Whether user and assistant must take turns, the user first."""
+    tools: bool = True
+    """Whether tool calls and results may stand in a request."""
+    images: bool = True
+    structured_output: bool = True
+    tool_ids: str | None = None
+    """The regular expression that a tool call's id must match as a whole; None: any."""
+    keys: frozenset[str] = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"})
+    """Keys that a message may hold."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a turn came to."""
+
+    message: Message
+    seq: int
+    """Its place in the session; the last one's where tools were called on the way."""
+    status: Literal["complete", "interrupted"]
+    usage: Usage | None = None
+    finish: Finish | None = None
+
+    @property
+    def text(self) -> str:
+        return self.message.text
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Streams a model's replies."""
+
+    @property
+    def name(self) -> str:
+        """The model, as the ledger shows it."""
+
+    @property
+    def counter(self) -> TokenCounter: ...
+
+    @property
+    def window(self) -> int:
+        """The model's context window, in tokens."""
+
+    @property
+    def profile(self) -> Profile: ...
+
+    def stream(self, context: Context) -> Iterator[Event]:
+        """The reply to a context, piece by piece."""
+
+    def candidates(self, context: Context | None = None) -> Sequence["Backend"]:
+        """The backends to try, in order: itself; a router gives several."""
+
+    def close(self) -> None:
+        """Free what it holds. Calling it twice is fine."""
