@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from threadkeep.memory.context import Context
-from threadkeep.memory.message import Message, ToolCall
+from threadkeep.memory.message import JSON, Message, ToolCall
 from threadkeep.memory.tokens import TokenCounter
 
 Finish: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -100,8 +100,11 @@ class Backend(Protocol):
     def stream(self, context: Context) -> Iterator[Event]:
         """The reply to a context, piece by piece."""
 
-    def candidates(self, context: Context | None = None) -> Sequence["Backend"]:
-        """The backends to try, in order: itself; a router gives several."""
+    def candidates(self, request: JSON) -> Sequence["Backend"]:
+        """The backends to try for a request (its new message, tools and response format, in OpenAI's format), in order.
+
+        Itself; a router gives several, and a context is assembled for each.
+        """
 
     def close(self) -> None:
         """Free what it holds. Calling it twice is fine."""
