@@ -1,0 +1,113 @@
+"""Engines and their connections: how SQLite is opened, how a transaction begins, what a database's errors are called here."""
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from sqlite3 import Connection as SQLiteConnection
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from threadkeep.memory.errors import InvalidSetting, MissingExtra, StoreBusy, StoreError
+
+BUSY_MS = 30_000
+"""How long a SQLite connection waits for another writer, in milliseconds."""
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+_EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
+
+
+def open_engine(url: str | URL) -> Engine:
+    """An engine for a database URL, with threadkeep's settings where the database is SQLite.
+
+    Raises:
+        InvalidSetting: it is no URL of a supported database.
+        MissingExtra: its driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in _DRIVERS:
+            parsed = parsed.set(drivername=_DRIVERS[parsed.drivername])
+        if parsed.get_backend_name() not in _DRIVERS:
+            raise InvalidSetting(f"{parsed.get_backend_name()} is not supported: use {', '.join(_DRIVERS)}")
+        if parsed.get_backend_name() != "sqlite":
+            return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+        _check_folder(parsed)
+        in_memory = not parsed.database or parsed.database == ":memory:"
+        engine = create_engine(
+            parsed,
+            hide_parameters=True,
+            connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000},
+            **({"pool_size": 1, "max_overflow": 0} if in_memory else {}),  # an in-memory database lives in one connection
+        )
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise InvalidSetting(f"{str(url)!r} is no database URL: write sqlite:///chat.db, for example ({error})") from None
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), _EXTRAS.get(str(error.name), "all")) from None
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _check_folder(url: URL) -> None:
+    folder = os.path.dirname(url.database or "")
+    if folder and not os.path.isdir(folder):
+        raise InvalidSetting(f"the folder {folder} of the database {url.database} does not exist")
+
+
+def _prepare_sqlite(connection: SQLiteConnection, record: ConnectionPoolEntry) -> None:
+    """The driver begins no transaction by itself; the rest is set outside of one, the waiting time first."""
+    connection.isolation_level = None
+    for pragma in (f"busy_timeout = {BUSY_MS}", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def begin_as_asked(engine: Engine) -> Engine:
+    """The same engine and pool, its transactions on SQLite begun with the lock they will need."""
+    if engine.dialect.name != "sqlite":
+        return engine
+    own = engine.execution_options()
+
+    @event.listens_for(own, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("threadkeep_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return own
+
+
+@contextmanager
+def typed_errors(doing: str) -> Iterator[None]:
+    """The database's errors as ours. Their text never holds a parameter, so no message leaks into a log."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreBusy(
+            f"no connection came free while {doing}; nothing was written. Try again, or give the engine a larger pool"
+        ) from error
+    except OperationalError as error:
+        if "locked" in str(error.orig) or "busy" in str(error.orig):
+            waited = BUSY_MS // 1000
+            raise StoreBusy(f"the database was locked for {waited} s while {doing}; nothing was written. Try again") from error
+        raise StoreError(f"the database failed while {doing}; nothing was written: {error.orig}") from error
+    except DBAPIError as error:
+        raise StoreError(f"the database failed while {doing}; nothing was written: {error.orig}") from error
+
+
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+def forget_after_fork(engine: Engine) -> None:
+    """A child process opens connections of its own: those of its parent are not its to use, nor to close."""
+    _engines.add(engine)
+
+
+def _in_child() -> None:
+    for engine in _engines:
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

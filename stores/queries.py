@@ -1,0 +1,452 @@
+"""Every statement, as a function on a plain `Connection`. Each names its owner; nothing here begins or ends a transaction.
+
+Conditions are bound under `b_` and the column's name, so that they never meet a value that is to be written.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, delete, func, insert, or_, select, update
+
+from threadkeep.memory.history import Entry, Head
+from threadkeep.stores.schema import blobs, branches, calls, messages, metadata, owners, pins, sessions, terms, turns
+
+ENTRY = tuple(
+    messages.c[name]
+    for name in "seq body tokens shown_tokens cum_tokens cum_shown group_seq turn_seq status created_us key metadata".split()
+)
+"""Columns in the order of `Entry`'s fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of a lineage: one branch's entries from `first` to `last`, and the shown total at its end."""
+
+    branch_id: int
+    first: int
+    last: int
+    shown: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session and its active branch, as read at one moment."""
+
+    owner_id: int
+    id: int
+    branch_id: int
+    name: str
+    tokenizer: str
+    clip: int
+    revision: int
+    segments: tuple[Segment, ...]
+    """Oldest first; the last one is the active branch's own."""
+    head: Head
+
+
+class TurnRow(NamedTuple):
+    """A turn as stored."""
+
+    id: int
+    branch_id: int
+    user_seq: int
+    reply_seq: int | None
+    holder: str
+    until_us: int
+    state: str
+    draft: str | None
+    manifest: str | None
+
+
+def _at(table: Table, *columns: str) -> ColumnElement[bool]:
+    return and_(*(table.c[name] == bindparam(f"b_{name}") for name in ("owner_id", *columns)))
+
+
+# Owners and sessions.
+
+_OWNER = select(owners.c.id).where(owners.c.name == bindparam("b_name"))
+_SESSION = (
+    select(
+        sessions.c["owner_id", "id", "active_branch", "name", "tokenizer", "clip", "revision"],
+        branches.c["lineage", "head_seq", "head_tokens", "head_shown", "head_group", "head_turn", "open_calls", "leading"],
+    )
+    .join_from(owners, sessions, sessions.c.owner_id == owners.c.id)
+    .join(branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
+)
+_SESSION_BY_NAME = _SESSION.where(owners.c.name == bindparam("b_owner"), sessions.c.name == bindparam("b_name"))
+_SESSION_LOCKED = _SESSION_BY_NAME.with_for_update(of=branches)
+_SESSION_BY_ID = _SESSION.where(_at(sessions, "id")).with_for_update(of=branches)
+_MOVE_HEAD = update(branches).where(_at(branches, "id"))
+_TOUCH = update(sessions).where(_at(sessions, "id"))
+
+
+def find_owner(connection: Connection, name: str) -> int | None:
+    return connection.execute(_OWNER, {"b_name": name}).scalar_one_or_none()
+
+
+def add_owner(connection: Connection, owner_id: int, name: str, now: int) -> None:
+    connection.execute(insert(owners), {"id": owner_id, "name": name, "created_us": now})
+
+
+def find_session(connection: Connection, owner: str, name: str, *, lock: bool = False) -> SessionRow | None:
+    """The session and the head of its active branch; with `lock`, held until the transaction ends."""
+    found = connection.execute(_SESSION_LOCKED if lock else _SESSION_BY_NAME, {"b_owner": owner, "b_name": name}).one_or_none()
+    return None if found is None else _read_session(found)
+
+
+def find_session_again(connection: Connection, session: SessionRow) -> SessionRow | None:
+    """The same session as it is now, locked; None if it was deleted."""
+    found = connection.execute(_SESSION_BY_ID, {"b_owner_id": session.owner_id, "b_id": session.id}).one_or_none()
+    return None if found is None else _read_session(found)
+
+
+def _read_session(found: Row[Any]) -> SessionRow:
+    (owner_id, session_id, branch_id, name, tokenizer, clip, revision, lineage, seq, tokens, shown, group, turn, calls_open, leading) = (
+        found
+    )
+    segments, first = [], 1
+    if lineage != "[]":
+        for ancestor, upto, shown_there in json.loads(lineage):
+            segments.append(Segment(ancestor, first, upto, shown_there))
+            first = upto + 1
+    segments.append(Segment(branch_id, first, seq, shown))
+    open_calls = () if calls_open == "[]" else tuple(json.loads(calls_open))
+    head = Head(seq, tokens, shown, group, turn, open_calls, leading)
+    return SessionRow(owner_id, session_id, branch_id, name, tokenizer, clip, revision, tuple(segments), head)
+
+
+def add_session(connection: Connection, session: Mapping[str, object], branch: Mapping[str, object]) -> None:
+    connection.execute(insert(sessions), dict(session))
+    connection.execute(insert(branches), dict(branch))
+
+
+def set_tokenizer(connection: Connection, session: SessionRow, tokenizer: str) -> None:
+    connection.execute(_TOUCH, {"b_owner_id": session.owner_id, "b_id": session.id, "tokenizer": tokenizer})
+
+
+def move_head(connection: Connection, session: SessionRow, head: Head, now: int) -> None:
+    """Write the active branch's new head, and that the session was used."""
+    connection.execute(
+        _MOVE_HEAD,
+        {
+            "b_owner_id": session.owner_id,
+            "b_id": session.branch_id,
+            "head_seq": head.seq,
+            "head_tokens": head.tokens,
+            "head_shown": head.shown_tokens,
+            "head_group": head.group_seq,
+            "head_turn": head.turn_seq,
+            "leading": head.leading,
+            "open_calls": json.dumps(head.open_calls),
+        },
+    )
+    connection.execute(_TOUCH, {"b_owner_id": session.owner_id, "b_id": session.id, "updated_us": now})
+
+
+class Listed(NamedTuple):
+    """A session as a list shows it."""
+
+    id: int
+    name: str
+    title: str | None
+    entries: int
+    tokens: int
+    created_us: int
+    updated_us: int
+
+
+_LISTED = (
+    select(
+        sessions.c.id,
+        sessions.c.name,
+        sessions.c.title,
+        branches.c.head_seq,
+        branches.c.head_tokens,
+        sessions.c.created_us,
+        sessions.c.updated_us,
+    )
+    .join(branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
+    .where(sessions.c.owner_id == bindparam("b_owner_id"))
+)
+_RECENT = _LISTED.order_by(sessions.c.updated_us.desc(), sessions.c.id.desc()).limit(bindparam("b_limit"))
+_AFTER = _RECENT.where(
+    or_(
+        sessions.c.updated_us < bindparam("b_updated_us"),
+        and_(sessions.c.updated_us == bindparam("b_updated_us"), sessions.c.id < bindparam("b_id")),
+    )
+)
+_ONE_LISTED = _LISTED.where(sessions.c.name == bindparam("b_name"))
+
+
+def list_sessions(connection: Connection, owner_id: int, after: Listed | None, limit: int) -> list[Listed]:
+    """The owner's sessions, the last used first; those behind `after`."""
+    values: dict[str, object] = {"b_owner_id": owner_id, "b_limit": limit}
+    if after is not None:
+        values |= {"b_updated_us": after.updated_us, "b_id": after.id}
+    return [Listed(*row) for row in connection.execute(_RECENT if after is None else _AFTER, values)]
+
+
+def find_listed(connection: Connection, owner_id: int, name: str) -> Listed | None:
+    row = connection.execute(_ONE_LISTED, {"b_owner_id": owner_id, "b_name": name}).one_or_none()
+    return None if row is None else Listed(*row)
+
+
+def delete_session(connection: Connection, session: SessionRow) -> None:
+    """Every row that belongs to the session, whatever its branch."""
+    of_session = select(branches.c.id).where(branches.c.owner_id == session.owner_id, branches.c.session_id == session.id)
+    branch_ids = connection.execute(of_session).scalars().all()
+    for table in metadata.sorted_tables:
+        if "branch_id" in table.c and "session_id" not in table.c:
+            connection.execute(delete(table).where(table.c.owner_id == session.owner_id, table.c.branch_id.in_(branch_ids)))
+        elif "session_id" in table.c:
+            connection.execute(delete(table).where(table.c.owner_id == session.owner_id, table.c.session_id == session.id))
+    connection.execute(delete(sessions).where(sessions.c.owner_id == session.owner_id, sessions.c.id == session.id))
+
+
+def delete_owner(connection: Connection, owner_id: int) -> int:
+    """Every row of an owner; how many sessions there were."""
+    count = connection.execute(select(func.count()).select_from(sessions).where(sessions.c.owner_id == owner_id)).scalar_one()
+    for table in metadata.sorted_tables:
+        column = table.c.id if table is owners else table.c.owner_id
+        connection.execute(delete(table).where(column == owner_id))
+    return count
+
+
+# Entries.
+
+_RANGE = (
+    select(*ENTRY)
+    .where(_at(messages, "branch_id"), messages.c.seq >= bindparam("b_first"), messages.c.seq <= bindparam("b_last"))
+    .order_by(messages.c.seq)
+)
+_PAGE = _RANGE.limit(bindparam("b_limit"))
+_SEQS = select(*ENTRY).where(_at(messages, "branch_id"), messages.c.seq.in_(bindparam("b_seqs", expanding=True))).order_by(messages.c.seq)
+_SHOWN = (
+    select(*ENTRY)
+    .where(_at(messages, "branch_id"), messages.c.cum_shown > bindparam("b_low"), messages.c.cum_shown <= bindparam("b_high"))
+    .order_by(messages.c.cum_shown, messages.c.seq)
+)
+_KEY = select(messages.c.seq, messages.c.key_digest).where(_at(messages, "branch_id", "key"))
+_UNSHOWN = (
+    select(messages.c.seq, messages.c.status)
+    .where(
+        _at(messages, "branch_id"),
+        messages.c.seq >= bindparam("b_first"),
+        messages.c.seq <= bindparam("b_last"),
+        messages.c.status.in_(("late", "erased")),
+    )
+    .order_by(messages.c.seq)
+)
+
+
+def add_entries(connection: Connection, rows: Sequence[Mapping[str, object]], term_rows: Sequence[Mapping[str, object]]) -> None:
+    connection.execute(insert(messages), [dict(row) for row in rows])
+    if term_rows:
+        connection.execute(insert(terms), [dict(row) for row in term_rows])
+
+
+def _within(session: SessionRow, first: int, last: int) -> Iterable[tuple[Segment, int, int]]:
+    """The segments that hold some of these seqs, oldest first, with the part they hold."""
+    for segment in session.segments:
+        low, high = max(first, segment.first), min(last, segment.last)
+        if low <= high:
+            yield segment, low, high
+
+
+def entries_between(connection: Connection, session: SessionRow, first: int, last: int, limit: int | None = None) -> list[Entry]:
+    """Entries by seq, both ends included; at most `limit`, the oldest."""
+    found: list[Entry] = []
+    for segment, low, high in _within(session, first, last):
+        values: dict[str, object] = {
+            "b_owner_id": session.owner_id,
+            "b_branch_id": segment.branch_id,
+            "b_first": low,
+            "b_last": high,
+        }
+        if limit is not None:
+            values["b_limit"] = limit - len(found)
+        found.extend(map(Entry._make, connection.execute(_RANGE if limit is None else _PAGE, values)))
+        if limit is not None and len(found) >= limit:
+            break
+    return found
+
+
+def entries_of(connection: Connection, session: SessionRow, seqs: Sequence[int]) -> list[Entry]:
+    """The entries of these ascending seqs, in their order."""
+    found: list[Entry] = []
+    for segment in session.segments if seqs else ():
+        here = [seq for seq in seqs if segment.first <= seq <= segment.last]
+        for at in range(0, len(here), 500):
+            values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_seqs": here[at : at + 500]}
+            found.extend(map(Entry._make, connection.execute(_SEQS, values)))
+    return found
+
+
+def entries_shown_after(connection: Connection, session: SessionRow, low: int) -> list[Entry]:
+    """The entries whose shown total passes `low`, in their order; late ones among them."""
+    found: list[list[Entry]] = []
+    for segment in reversed(session.segments):
+        if segment.shown <= low or segment.first > segment.last:
+            break
+        values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_low": low, "b_high": segment.shown}
+        rows = connection.execute(_SHOWN, values)
+        found.append([entry for entry in map(Entry._make, rows) if segment.first <= entry.seq <= segment.last])
+    return [entry for entries in reversed(found) for entry in entries]
+
+
+def find_key(connection: Connection, session: SessionRow, key: str) -> tuple[int, str] | None:
+    """The seq and digest of what was appended under a key, along the lineage."""
+    for segment in reversed(session.segments):
+        values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_key": key}
+        row = connection.execute(_KEY, values).one_or_none()
+        if row is not None and row.seq <= segment.last:
+            return row.seq, row.key_digest
+    return None
+
+
+def unshown(connection: Connection, session: SessionRow, first: int, last: int) -> dict[int, str]:
+    """The late and the erased entries among these, by seq. Reads all of them: for explanations, not for turns."""
+    found: dict[int, str] = {}
+    for segment, low, high in _within(session, first, last):
+        values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_first": low, "b_last": high}
+        found.update((row.seq, row.status) for row in connection.execute(_UNSHOWN, values))
+    return found
+
+
+# Pins.
+
+_PINS = select(pins.c.seq).where(
+    _at(pins, "branch_id"), pins.c.seq >= bindparam("b_first"), pins.c.seq <= bindparam("b_last"), pins.c.since_seq <= bindparam("b_at")
+)
+
+
+def pinned_seqs(connection: Connection, session: SessionRow, at: int) -> list[int]:
+    """The seqs that were pinned when the log's head was at `at`, ascending."""
+    found: set[int] = set()
+    for segment in session.segments:
+        values = {
+            "b_owner_id": session.owner_id,
+            "b_branch_id": segment.branch_id,
+            "b_first": 1,
+            "b_last": segment.last,
+            "b_at": min(at, segment.last),
+        }
+        found.update(connection.execute(_PINS, values).scalars())
+    return sorted(found)
+
+
+def add_pin(connection: Connection, session: SessionRow, seq: int) -> None:
+    connection.execute(
+        insert(pins), {"owner_id": session.owner_id, "branch_id": session.branch_id, "seq": seq, "since_seq": session.head.seq}
+    )
+
+
+# Turns.
+
+_TURN = select(*(turns.c[name] for name in TurnRow._fields)).where(_at(turns, "session_id"))
+_NEWEST_TURN = _TURN.order_by(turns.c.id.desc()).limit(1)
+_TURN_BY_ID = _TURN.where(turns.c.id == bindparam("b_id"))
+_TURN_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id == bindparam("b_branch_id"))
+_HELD_TURN = update(turns).where(_at(turns, "session_id", "id", "holder"), turns.c.state == "open")
+_ANY_TURN = update(turns).where(_at(turns, "session_id", "id"))
+
+
+def newest_turn(connection: Connection, session: SessionRow) -> TurnRow | None:
+    row = connection.execute(_NEWEST_TURN, {"b_owner_id": session.owner_id, "b_session_id": session.id}).one_or_none()
+    return None if row is None else TurnRow._make(row)
+
+
+def find_turn(connection: Connection, session: SessionRow, turn_id: int) -> TurnRow | None:
+    row = connection.execute(_TURN_BY_ID, {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_id": turn_id}).one_or_none()
+    return None if row is None else TurnRow._make(row)
+
+
+def turn_of(connection: Connection, session: SessionRow, user_seq: int) -> TurnRow | None:
+    """The turn that a user message of the lineage began."""
+    for segment, _, _ in _within(session, user_seq, user_seq):
+        values = {
+            "b_owner_id": session.owner_id,
+            "b_session_id": session.id,
+            "b_user_seq": user_seq,
+            "b_branch_id": segment.branch_id,
+        }
+        row = connection.execute(_TURN_BY_USER, values).one_or_none()
+        return None if row is None else TurnRow._make(row)
+    return None
+
+
+def add_turn(connection: Connection, session: SessionRow, values: Mapping[str, object]) -> None:
+    connection.execute(insert(turns), {"owner_id": session.owner_id, "session_id": session.id, **values})
+
+
+def change_held_turn(
+    connection: Connection, owner_id: int, session_id: int, turn_id: int, holder: str, values: Mapping[str, object]
+) -> bool:
+    """Write to a turn if this holder still has it; whether he has."""
+    bound = {"b_owner_id": owner_id, "b_session_id": session_id, "b_id": turn_id, "b_holder": holder}
+    return connection.execute(_HELD_TURN.values(dict(values)), bound).rowcount == 1
+
+
+def change_turn(connection: Connection, session: SessionRow, turn_id: int, values: Mapping[str, object]) -> None:
+    bound = {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_id": turn_id}
+    connection.execute(_ANY_TURN.values(dict(values)), bound)
+
+
+# Blobs and the ledger.
+
+_BLOB = select(blobs.c.bytes).where(_at(blobs, "sha256"))
+_HAS_BLOB = select(blobs.c.sha256).where(_at(blobs, "sha256"))
+_CALLS = (
+    select(
+        calls.c[
+            "turn_id",
+            "purpose",
+            "model",
+            "prompt_tokens",
+            "cached_tokens",
+            "completion_tokens",
+            "first_token_ms",
+            "total_ms",
+            "cost",
+            "created_us",
+        ]
+    )
+    .where(_at(calls, "session_id"))
+    .order_by(calls.c.id)
+)
+
+
+class CallRow(NamedTuple):
+    """A model call as stored."""
+
+    turn_id: int | None
+    purpose: str
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    first_token_ms: int | None
+    total_ms: int | None
+    cost: str | None
+    created_us: int
+
+
+def find_blob(connection: Connection, owner_id: int, sha256: str) -> bytes | None:
+    return connection.execute(_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none()
+
+
+def keep_blob(connection: Connection, owner_id: int, sha256: str, media_type: str, data: bytes) -> None:
+    """Store bytes under their hash, once an owner."""
+    if connection.execute(_HAS_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none() is None:
+        connection.execute(insert(blobs), {"owner_id": owner_id, "sha256": sha256, "media_type": media_type, "bytes": data})
+
+
+def add_call(connection: Connection, owner_id: int, values: Mapping[str, object]) -> None:
+    connection.execute(insert(calls), {"owner_id": owner_id, **values})
+
+
+def list_calls(connection: Connection, session: SessionRow) -> list[CallRow]:
+    values = {"b_owner_id": session.owner_id, "b_session_id": session.id}
+    return [CallRow._make(row) for row in connection.execute(_CALLS, values)]

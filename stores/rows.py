@@ -1,0 +1,94 @@
+"""Messages made ready to be stored: counted, clipped, analysed, encoded. All of it before a transaction begins."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import time
+
+from threadkeep.memory.clipping import clip, kept_characters
+from threadkeep.memory.errors import InvalidMessage
+from threadkeep.memory.history import EPOCH, Status
+from threadkeep.memory.message import JSON, Message
+from threadkeep.memory.tokens import TokenCounter
+from threadkeep.stores.analysis import terms
+
+BODY_LIMIT = 64 * 1024 * 1024
+"""Bytes of one stored message: what MariaDB's default packet allows, rounded up to what PostgreSQL and SQLite take without care."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A message ready to be stored."""
+
+    message: Message
+    body: str
+    tokens: int
+    shown_tokens: int
+    terms: Counter[str]
+    status: Status = "complete"
+    created_us: int | None = None
+    metadata: str | None = None
+
+
+def prepare(
+    message: Message,
+    counter: TokenCounter,
+    clip_tokens: int,
+    *,
+    status: Status = "complete",
+    created_at: datetime | None = None,
+    metadata: JSON | None = None,
+) -> Prepared:
+    """Count, clip, analyse and encode a message.
+
+    Raises:
+        InvalidMessage: its metadata cannot be kept as JSON, it is too large, or its date has no zone.
+    """
+    body = encode(message.to_dict())
+    if len(body) > BODY_LIMIT:
+        raise InvalidMessage("content", f"takes {len(body)} bytes as JSON, and a message may take {BODY_LIMIT}")
+    tokens = shown = counter.count(message).tokens
+    if message.role == "tool" and tokens > clip_tokens:
+        shown = min(tokens, counter.count(clip(message, kept_characters(message, tokens, clip_tokens))).tokens)
+    return Prepared(
+        message,
+        body,
+        tokens,
+        shown,
+        terms(message.text),
+        status,
+        None if created_at is None else microseconds(created_at),
+        None if metadata is None else encode(metadata, "metadata"),
+    )
+
+
+def encode(value: object, field: str = "message") -> str:
+    """ASCII JSON: NUL, lone surrogates and emoji come back as they went in."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMessage(field, f"cannot be kept as JSON: {error}") from None
+
+
+def digest(prepared: Iterable[Prepared]) -> str:
+    """What a key stands for: sha256 of the messages' bodies."""
+    made = hashlib.sha256()
+    for one in prepared:
+        made.update(one.body.encode("ascii") + b"\n")
+    return made.hexdigest()
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 in UTC."""
+    if moment.tzinfo is None:
+        raise InvalidMessage("created_at", "has no time zone: give datetime(…, tzinfo=UTC), for example")
+    gone = moment.astimezone(UTC) - EPOCH
+    return (gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds
+
+
+def now_us() -> int:
+    """This moment, in microseconds since 1970 in UTC."""
+    return int(time() * 1_000_000)

@@ -1,0 +1,279 @@
+"""The store: sessions in an SQL database. Each method is one transaction."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import URL
+
+from threadkeep.memory.errors import InvalidSetting, LeaseLost, NotFound
+from threadkeep.memory.history import Entry
+from threadkeep.stores import queries, turns
+from threadkeep.stores.appending import Appended, append, new_id, session_for_append
+from threadkeep.stores.engine import begin_as_asked, forget_after_fork, open_engine, typed_errors
+from threadkeep.stores.history import SQLHistory
+from threadkeep.stores.queries import CallRow, Listed, SessionRow, TurnRow
+from threadkeep.stores.rows import Prepared, now_us
+from threadkeep.stores.schema import NAME_LENGTH
+from threadkeep.stores.turns import Answered, Busy, Held
+from threadkeep.stores.versions import check_schema, migrate
+
+
+class SQLStore:
+    """Sessions in an SQL database.
+
+    Args:
+        url: a database URL (`sqlite:///chat.db`), or an SQLAlchemy engine, which is used and never disposed of.
+
+    A SQLite file is made and migrated when it is first used; on a server `threadkeep migrate` does that.
+    """
+
+    def __init__(self, url: str | URL | Engine) -> None:
+        self._owns_engine = not isinstance(url, Engine)
+        self._pool = url if isinstance(url, Engine) else open_engine(url)
+        self._engine = begin_as_asked(self._pool)
+        self._writing = self._engine.execution_options(threadkeep_writes=True)
+        self._checked = False
+        self._checking = threading.Lock()
+        self._blobs: set[tuple[int, str]] = set()
+        if self._owns_engine:
+            forget_after_fork(self._pool)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine it works on."""
+        return self._pool
+
+    def close(self) -> None:
+        """Close its connections; an engine that was handed in stays open."""
+        if self._owns_engine:
+            self._pool.dispose()
+
+    @contextmanager
+    def read(self, doing: str = "reading") -> Iterator[Connection]:
+        """A transaction that only reads."""
+        self._check()
+        with typed_errors(doing), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self, doing: str = "writing") -> Iterator[Connection]:
+        """A transaction that writes: whole, or not at all."""
+        self._check()
+        with typed_errors(doing), self._writing.connect() as connection, connection.begin():
+            yield connection
+
+    def _check(self) -> None:
+        if not self._checked:
+            with self._checking:
+                if not self._checked:
+                    if self._pool.dialect.name == "sqlite":
+                        self.migrate()
+                    else:
+                        with typed_errors("reading the schema's version"), self._engine.connect() as connection:
+                            check_schema(connection)
+                    self._checked = True
+
+    def migrate(self) -> str:
+        """Bring the tables to this release's form; the version they then have.
+
+        Raises:
+            SchemaTooNew: a newer release made them; nothing was changed.
+        """
+        with typed_errors("migrating"):
+            return migrate(self._engine, self._writing)
+
+    # Sessions and entries.
+
+    def session(self, owner: str, name: str) -> SessionRow | None:
+        """The session as it is now."""
+        with self.read("reading a session") as connection:
+            return queries.find_session(connection, owner, name)
+
+    @contextmanager
+    def history(
+        self, owner: str, name: str, supposed: Prepared | None = None
+    ) -> Iterator[tuple[SQLHistory, SessionRow | None, TurnRow | None]]:
+        """A session's history at this moment, with its row and its newest turn, for as long as the block lasts."""
+        with self.read("reading a session") as connection:
+            session = queries.find_session(connection, owner, name)
+            newest = queries.newest_turn(connection, session) if session else None
+            yield SQLHistory(connection, session, supposed), session, newest
+
+    def append(
+        self,
+        owner: str,
+        name: str,
+        prepared: Sequence[Prepared],
+        *,
+        key: str | None,
+        tokenizer: str,
+        is_dead: Callable[[str], bool],
+        settle_draft: Callable[[str], Prepared],
+    ) -> Appended | Busy:
+        """Append outside of a turn: all of it or nothing, or who holds the session.
+
+        Raises:
+            KeyReused: the key came before with other content.
+        """
+        with self.write("appending") as connection:
+            session = session_for_append(connection, owner, name, tokenizer)
+            newest = queries.newest_turn(connection, session)
+            if newest is not None and newest.state == "open":
+                if turns.is_alive(newest, is_dead):
+                    return Busy(newest.id, newest.until_us)
+                session = turns.settle(connection, session, newest, settle_draft)
+            return append(connection, session, prepared, key)
+
+    def entries(self, owner: str, name: str, *, after: int, limit: int) -> list[Entry]:
+        """A page of entries, those behind seq `after`."""
+        with self.read("reading entries") as connection:
+            session = self._need(connection, owner, name)
+            return queries.entries_between(connection, session, after + 1, session.head.seq, limit)
+
+    def pin(self, owner: str, name: str, seq: int) -> None:
+        """Keep an entry in every later context; pinning twice is fine."""
+        with self.write("pinning") as connection:
+            session = self._need(connection, owner, name, lock=True)
+            if not queries.entries_of(connection, session, [seq]):
+                raise NotFound(f"session {name!r} has no entry {seq}: its entries run from 1 to {session.head.seq}")
+            if seq not in queries.pinned_seqs(connection, session, session.head.seq):
+                queries.add_pin(connection, session, seq)
+
+    def sessions(self, owner: str, *, after: str | None, limit: int) -> list[Listed]:
+        """An owner's sessions, the last used first; those behind the one named `after`."""
+        with self.read("listing sessions") as connection:
+            owner_id = queries.find_owner(connection, owner)
+            if owner_id is None:
+                return []
+            mark = None
+            if after is not None:
+                mark = queries.find_listed(connection, owner_id, after)
+                if mark is None:
+                    raise NotFound(f"there is no session {after!r} to list after")
+            return queries.list_sessions(connection, owner_id, mark, limit)
+
+    def delete_session(self, owner: str, name: str) -> None:
+        """Delete a session with all that belongs to it."""
+        with self.write("deleting a session") as connection:
+            queries.delete_session(connection, self._need(connection, owner, name, lock=True))
+
+    def delete_owner(self, owner: str) -> int:
+        """Delete an owner with all that is his; how many sessions there were."""
+        with self.write("deleting an owner") as connection:
+            owner_id = queries.find_owner(connection, owner)
+            return 0 if owner_id is None else queries.delete_owner(connection, owner_id)
+
+    def calls(self, owner: str, name: str) -> list[CallRow]:
+        """The session's model calls, oldest first."""
+        with self.read("reading calls") as connection:
+            return queries.list_calls(connection, self._need(connection, owner, name))
+
+    # Turns.
+
+    def begin_turn(
+        self,
+        owner: str,
+        name: str,
+        user: Prepared,
+        *,
+        key: str | None,
+        holder: str,
+        tokenizer: str,
+        is_dead: Callable[[str], bool],
+        settle_draft: Callable[[str], Prepared],
+    ) -> Held | Busy | Answered:
+        """Take the session's lease and append the user's message, safe on disk; or say who has it, or what was answered."""
+        with self.write("beginning a turn") as connection:
+            session = session_for_append(connection, owner, name, tokenizer)
+            return turns.begin(connection, session, user, key, holder, is_dead, settle_draft)
+
+    def write_turn(self, held: Held, values: Mapping[str, object]) -> None:
+        """Write to a held turn, and hold it on.
+
+        Raises:
+            LeaseLost: another holder took the session.
+        """
+        with self.write("writing to a turn") as connection:
+            turns.write(connection, held, values)
+
+    def append_to_turn(
+        self, held: Held, prepared: Sequence[Prepared], values: Mapping[str, object], call: Mapping[str, object] | None = None
+    ) -> Appended:
+        """Append what a held turn brought, with what changes of the turn itself.
+
+        Raises:
+            LeaseLost: another holder took the session; nothing was written.
+        """
+        with self.write("appending to a turn") as connection:
+            turns.write(connection, held, values)
+            session = queries.find_session_again(connection, held.session)
+            if session is None:
+                raise LeaseLost(f"session {held.session.name!r} was deleted while its turn was held")
+            added = append(connection, session, prepared)
+            if "state" in values:
+                queries.change_turn(connection, session, held.turn_id, {"reply_seq": added.session.head.seq})
+            if call is not None:
+                queries.add_call(
+                    connection,
+                    session.owner_id,
+                    {"id": new_id(), "session_id": session.id, "turn_id": held.turn_id, "created_us": now_us(), **call},
+                )
+            return added
+
+    def turn(self, owner: str, name: str, turn_id: int) -> tuple[SessionRow, TurnRow]:
+        """A turn as stored.
+
+        Raises:
+            NotFound: there is none of this number.
+        """
+        with self.read("reading a turn") as connection:
+            session = self._need(connection, owner, name)
+            found = queries.find_turn(connection, session, turn_id)
+            if found is None:
+                raise NotFound(f"session {name!r} has no turn {turn_id}")
+            return session, found
+
+    # Blobs.
+
+    def keep_blob(self, owner_id: int, media_type: str, data: bytes) -> str:
+        """Store bytes under their sha256, once an owner; the hash."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        if (owner_id, sha256) not in self._blobs:
+            with self.write("storing a blob") as connection:
+                queries.keep_blob(connection, owner_id, sha256, media_type, data)
+            self._blobs.add((owner_id, sha256))
+        return sha256
+
+    def blob(self, owner_id: int, sha256: str) -> bytes:
+        """Bytes by their sha256.
+
+        Raises:
+            NotFound: this owner has none of that hash.
+        """
+        with self.read("reading a blob") as connection:
+            found = queries.find_blob(connection, owner_id, sha256)
+        if found is None:
+            raise NotFound(f"there is no blob {sha256[:12]}…")
+        return found
+
+    def _need(self, connection: Connection, owner: str, name: str, *, lock: bool = False) -> SessionRow:
+        session = queries.find_session(connection, owner, name, lock=lock)
+        if session is None:
+            raise NotFound(f"there is no session {name!r}")
+        return session
+
+
+def check_name(name: object, what: str) -> str:
+    """An owner's or a session's name, or a key: 1 to 255 characters of valid Unicode, without NUL.
+
+    Raises:
+        InvalidSetting: it is not.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_LENGTH:
+        raise InvalidSetting(f"{what} is text of 1 to {NAME_LENGTH} characters, not {name!r:.80}")
+    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise InvalidSetting(f"{what} {name!r:.80} holds a NUL or half a character, which no database keeps in a name")
+    return name
