@@ -28,7 +28,7 @@ class TextPart:
     """Keys beside these that came with it."""
 
     def to_dict(self) -> dict[str, object]:
-        return {"type": "text", "text": self.text, **self.extra}
+        return {"type": "text", "text": self.text, **_copied(self.extra)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,7 @@ class ImagePart:
         image: dict[str, object] = {"url": self.url}
         if self.detail is not None:
             image["detail"] = self.detail
-        made = {"type": "image_url", "image_url": image, **self.extra}
-        inner = self.extra.get("image_url")
-        if isinstance(inner, Mapping):
-            made["image_url"] = {**image, **inner}
-        return made
+        return _with_extra({"type": "image_url", "image_url": image}, self.extra, "image_url")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ class OpaquePart:
     raw: JSON = field(hash=False)
 
     def to_dict(self) -> dict[str, object]:
-        return copy.deepcopy(dict(self.raw))
+        return _copied(self.raw)
 
 
 Part: TypeAlias = TextPart | ImagePart | OpaquePart
@@ -81,10 +77,12 @@ class ToolCall:
     """As the model wrote them: JSON text, when it kept to the schema."""
     type: str = "function"
     extra: JSON = field(default_factory=dict, hash=False)
+    """Keys beside these that came with it; those of its inner object under the name of its type."""
 
     def to_dict(self) -> dict[str, object]:
         given = "arguments" if self.type == "function" else "input"
-        return {"id": self.id, "type": self.type, self.type: {"name": self.name, given: self.arguments}, **self.extra}
+        made: dict[str, object] = {"id": self.id, "type": self.type, self.type: {"name": self.name, given: self.arguments}}
+        return _with_extra(made, self.extra, self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +109,10 @@ class Message:
             for place, part in enumerate(self.content):
                 if not isinstance(part, Part):
                     raise InvalidMessage(f"content[{place}]", f"is a TextPart or an ImagePart, not {type(part).__name__}")
-        if self.tool_calls and self.role != "assistant":
-            raise InvalidMessage("tool_calls", f"stand on an assistant's message only, not on a {self.role}'s")
-        if self.role == "tool" and not isinstance(self.tool_call_id, str):
+        _check_calls(self.tool_calls, self.role)
+        if not isinstance(self.tool_call_id, str | None):
+            raise InvalidMessage("tool_call_id", f"is text, not {type(self.tool_call_id).__name__}")
+        if self.role == "tool" and not self.tool_call_id:
             raise InvalidMessage("tool_call_id", "is missing: a tool's result names the call it answers")
         if not isinstance(self.name, str | None):
             raise InvalidMessage("name", f"is text, not {type(self.name).__name__}")
@@ -162,7 +161,7 @@ class Message:
             made["tool_call_id"] = self.tool_call_id
         if self.name is not None:
             made["name"] = self.name
-        made.update(copy.deepcopy(dict(self.extra)))
+        made.update(_copied(self.extra))
         return made
 
     @classmethod
@@ -196,7 +195,7 @@ class Message:
             tool_calls=tuple(_read_call(call, f"tool_calls[{place}]") for place, call in enumerate(calls)),
             tool_call_id=tool_call_id,
             name=name,
-            extra=left,
+            extra=_copied(left),  # the caller may go on changing what it handed in
         )
 
 
@@ -221,7 +220,7 @@ def read_message(given: object, *, place: str = "message", role: Role = "user") 
             return Message.from_dict(_innermost(given))
         dump = getattr(given, "model_dump", None)
         if callable(dump):
-            dumped = dump(exclude_unset=True, mode="json")
+            dumped = dump(exclude_unset=True, mode="json", warnings=False)  # servers bend the types; what matters is checked below
             if isinstance(dumped, Mapping):
                 return Message.from_dict(_innermost(dumped))
     except InvalidMessage as error:
@@ -239,7 +238,34 @@ def _innermost(given: JSON) -> JSON:
 
 
 def _content(content: str | Sequence[Part] | None) -> str | tuple[Part, ...] | None:
-    return content if isinstance(content, str | None) else tuple(content)
+    if isinstance(content, str | None):
+        return content
+    if not isinstance(content, Sequence):
+        raise InvalidMessage("content", f"is text or a list of parts, not {type(content).__name__}")
+    return tuple(content)
+
+
+def _check_calls(calls: object, role: Role) -> None:
+    if not isinstance(calls, tuple):
+        raise InvalidMessage("tool_calls", f"is a tuple of ToolCalls, not {type(calls).__name__}")
+    if calls and role != "assistant":
+        raise InvalidMessage("tool_calls", f"stand on an assistant's message only, not on a {role}'s")
+    for place, call in enumerate(calls):
+        if not isinstance(call, ToolCall):
+            raise InvalidMessage(f"tool_calls[{place}]", f"is a ToolCall, not {type(call).__name__}")
+
+
+def _copied(extra: JSON) -> dict[str, object]:
+    return copy.deepcopy(dict(extra)) if extra else {}
+
+
+def _with_extra(made: dict[str, object], extra: JSON, inner: str) -> dict[str, object]:
+    """`made` with the keys that came beside its own, and those that came beside the keys of its inner object."""
+    beside = _copied(extra)
+    within, kept = made[inner], beside.pop(inner, None)
+    if isinstance(within, Mapping) and isinstance(kept, Mapping):
+        made[inner] = {**within, **kept}
+    return {**made, **beside}
 
 
 def _check_json(given: JSON) -> None:
@@ -247,6 +273,8 @@ def _check_json(given: JSON) -> None:
     for key, value in given.items():
         if not isinstance(key, str):
             raise InvalidMessage(repr(key), "is no key: keys are text")
+        if isinstance(value, str | None):
+            continue
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
@@ -264,7 +292,7 @@ def _read_part(given: object, place: str) -> Part:
         text = left.pop("text", None)
         if not isinstance(text, str):
             raise InvalidMessage(f"{place}.text", f"is text, not {type(text).__name__}")
-        return TextPart(text, left)
+        return TextPart(text, _copied(left))
     if kind == "image_url":
         image = left.pop("image_url", None)
         if not isinstance(image, Mapping) or not isinstance(image.get("url"), str):
@@ -273,8 +301,8 @@ def _read_part(given: object, place: str) -> Part:
         if not isinstance(detail, str | None):
             raise InvalidMessage(f"{place}.image_url.detail", f"is text, not {type(detail).__name__}")
         inner = {key: value for key, value in image.items() if key not in ("url", "detail")}
-        return ImagePart(str(image["url"]), detail, left | {"image_url": inner} if inner else left)
-    return OpaquePart(kind, dict(given))
+        return ImagePart(str(image["url"]), detail, _copied(left | {"image_url": inner} if inner else left))
+    return OpaquePart(kind, _copied(given))
 
 
 def _read_call(given: object, place: str) -> ToolCall:
@@ -289,11 +317,13 @@ def _read_call(given: object, place: str) -> ToolCall:
     called = left.pop(kind, None)
     if not isinstance(called, Mapping):
         raise InvalidMessage(f"{place}.{kind}", "is missing")
-    name, arguments = called.get("name"), called.get("arguments" if kind == "function" else "input")
+    given_as = "arguments" if kind == "function" else "input"
+    name, arguments = called.get("name"), called.get(given_as)
     if not isinstance(name, str) or not name:
         raise InvalidMessage(f"{place}.{kind}.name", "is missing")
     if isinstance(arguments, Mapping):  # some servers send them parsed
         arguments = json.dumps(arguments)
     if not isinstance(arguments, str):
-        raise InvalidMessage(f"{place}.{kind}.arguments", f"is JSON text, not {type(arguments).__name__}")
-    return ToolCall(identity, name, arguments, kind, left)
+        raise InvalidMessage(f"{place}.{kind}.{given_as}", f"is JSON text, not {type(arguments).__name__}")
+    inner = {key: value for key, value in called.items() if key not in ("name", given_as)}
+    return ToolCall(identity, name, arguments, kind, _copied(left | {kind: inner} if inner else left))
