@@ -1,6 +1,8 @@
 """What a checkout holds, what ships, and what is public."""
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +34,13 @@ def package_of(folder: Path) -> str:
     """The name that a folder of the checkout is imported by."""
     parts = folder.relative_to(ROOT).parts
     return ".".join(parts if parts[0] == "threadkeep" else ("threadkeep", *parts))
+
+
+def imported_by(path: Path) -> set[str]:
+    """The top-level names that a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.partition(".")[0] for name in plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}}
 
 
 @pytest.mark.parametrize("name", ["memory", "stores", "strategies"])
@@ -93,6 +102,20 @@ def test_every_error_is_public_and_says_which_builtin_it_specialises() -> None:
     for error in raised:
         if error is not errors.ThreadkeepError:
             assert any(base.__module__ == "builtins" and base not in (Exception, BaseException, object) for base in error.__mro__), error
+
+
+def test_whatever_is_imported_is_declared() -> None:
+    project = PYPROJECT["project"]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra, group in project["optional-dependencies"].items() if extra != "dev" for each in group),
+    ]
+    declared = {re.split(r"[\[><=]", each)[0].replace("-", "_") for each in wanted}
+
+    imported = {name: path for path in own_files("*.py") for name in imported_by(path)}
+
+    undeclared = set(imported) - declared - set(sys.stdlib_module_names) - {"threadkeep"}
+    assert {name: str(imported[name].relative_to(ROOT)) for name in undeclared} == {}
 
 
 def test_the_changelog_knows_the_version() -> None:
