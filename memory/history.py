@@ -105,6 +105,9 @@ class History(Protocol):
     def entries(self, seqs: Iterable[int]) -> Sequence[Entry]:
         """The entries of these seqs; a seq that is not in the log is left out."""
 
+    def between(self, first: int, last: int) -> Sequence[Entry]:
+        """The entries of a run of seqs, both ends included."""
+
     def around(self, seq: int, n: int) -> Sequence[Entry]:
         """The entry and up to `n` on each side."""
 

@@ -25,8 +25,8 @@ class Place:
 def follow(head: Head, message: Message, tokens: int, shown_tokens: int) -> tuple[Place, Head]:
     """The place of a message appended after `head`, and the head after it.
 
-    A result joins the newest group when that has an open call of its id; a result without one is late. Any other message closes the
-    group. System messages that open the log are instructions: they add nothing to the totals, being paid for before them.
+    A result joins the newest group when that has an open call of its id. Anything else closes the group, a result without such a call
+    too: that one is late. System messages that open the log are instructions: they add nothing to the totals, being paid for before them.
     """
     seq = head.seq + 1
     group_seq, turn_seq, leading = seq, head.turn_seq, head.leading
@@ -38,8 +38,6 @@ def follow(head: Head, message: Message, tokens: int, shown_tokens: int) -> tupl
             group_seq = head.group_seq
             answered = head.open_calls.index(str(message.tool_call_id))
             open_calls = head.open_calls[:answered] + head.open_calls[answered + 1 :]
-        else:
-            open_calls = head.open_calls
     elif message.role == "user":
         turn_seq = seq
     elif message.role in ("system", "developer") and leading == head.seq:

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from threadkeep.memory.context import Context
+from threadkeep.memory.fitting import Profile
 from threadkeep.memory.message import JSON, Message, ToolCall
 from threadkeep.memory.tokens import TokenCounter
+
+__all__ = ["Backend", "Event", "Finish", "Profile", "Reply", "Usage"]
 
 Finish: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -40,27 +43,6 @@ class Event:
     """Why the reply ended; on the last event only."""
     usage: Usage | None = None
     """On the last event, where the model says it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What a model's template or a provider's API accepts. The assembler makes every context fit it."""
-
-    name: str = "openai"
-    system: Literal["anywhere", "first"] = "anywhere"
-    """Where system messages may stand; `first`: one, at the head."""
-    developer: bool = True
-    """Whether the role `developer` is known; otherwise it is sent as `system`."""
-    alternation: bool = False
-    """Whether user and assistant must take turns, the user first."""
-    tools: bool = True
-    """Whether tool calls and results may stand in a request."""
-    images: bool = True
-    structured_output: bool = True
-    tool_ids: str | None = None
-    """The regular expression that a tool call's id must match as a whole; None: any."""
-    keys: frozenset[str] = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"})
-    """Keys that a message may hold."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,92 @@
+"""One message as a profile accepts it: a pure function of both, so what it costs can be stored with the entry."""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+
+from threadkeep.memory.errors import InvalidSetting
+from threadkeep.memory.message import ImagePart, Message, Part, TextPart, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a model's template or a provider's API accepts. The assembler makes every context fit it."""
+
+    name: str = "openai"
+    system: str = "anywhere"
+    """Where system messages may stand: `anywhere`, or `first`: one, at the head."""
+    developer: bool = True
+    """Whether the role `developer` is known; otherwise it is sent as `system`."""
+    alternation: bool = False
+    """Whether user and assistant must take turns, the user first."""
+    tools: bool = True
+    """Whether tool calls and results may stand in a request; otherwise they are told as text."""
+    images: bool = True
+    structured_output: bool = True
+    tool_ids: str | None = None
+    """The regular expression that a tool call's id must match as a whole; None: any."""
+    keys: frozenset[str] = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"})
+    """Keys that a message may hold."""
+
+    def __post_init__(self) -> None:
+        if self.system not in ("anywhere", "first"):
+            raise InvalidSetting(f"Profile(system={self.system!r}): 'anywhere' or 'first'")
+
+    @property
+    def fits_plain(self) -> bool:
+        """Whether messages of text, with a known role and allowed keys, pass unchanged."""
+        return self.system == "anywhere" and not self.alternation
+
+    @property
+    def changes(self) -> str:
+        """What it makes of single messages, as a short mark: equal marks change them alike."""
+        marks = [name for name in ("developer", "tools", "images") if not getattr(self, name)]
+        return "".join(f"-{mark}" for mark in marks) + (f"+ids:{self.tool_ids}" if self.tool_ids else "")
+
+
+def fit(message: Message, profile: Profile) -> Message:
+    """The message as the profile accepts it; itself where nothing is to be changed. Keys are filtered elsewhere, when it is sent."""
+    if message.role == "developer" and not profile.developer:
+        message = replace(message, role="system")
+    if not profile.images and any(isinstance(part, ImagePart) for part in message.parts):
+        message = message.with_content(_without_images(message.parts))
+    if not profile.tools and message.tool_calls:
+        told = "\n".join(f"[called {call.name} with {call.arguments}]" for call in message.tool_calls)
+        return Message("assistant", f"{message.text}\n{told}".strip(), extra=message.extra)
+    if not profile.tools and message.role == "tool":
+        return Message("user", f"[result of {message.name or message.tool_call_id}]\n{message.text}", extra=message.extra)
+    if profile.tool_ids is not None:
+        message = _with_ids(message, profile.tool_ids)
+    return message
+
+
+def _without_images(parts: tuple[Part, ...]) -> str | tuple[Part, ...]:
+    told = tuple(TextPart("[picture]") if isinstance(part, ImagePart) else part for part in parts)
+    if all(isinstance(part, TextPart) for part in told):
+        return "\n\n".join(part.text for part in told if isinstance(part, TextPart))
+    return told
+
+
+def _with_ids(message: Message, pattern: str) -> Message:
+    calls = tuple(
+        call if re.fullmatch(pattern, call.id) else ToolCall(matching_id(call.id, pattern), call.name, call.arguments, call.type, call.extra)
+        for call in message.tool_calls
+    )
+    answered = message.tool_call_id
+    if answered is not None and not re.fullmatch(pattern, answered):
+        answered = matching_id(answered, pattern)
+    return replace(message, tool_calls=calls, tool_call_id=answered)
+
+
+def matching_id(identity: str, pattern: str) -> str:
+    """An id of the wanted pattern that stands for this one, the same in every process.
+
+    Raises:
+        InvalidSetting: no id of 1 to 40 hexadecimal digits, alone or after `call_`, matches.
+    """
+    digits = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
+    for prefix in ("", "call_"):
+        for length in range(40, 0, -1):
+            if re.fullmatch(pattern, prefix + digits[:length]):
+                return prefix + digits[:length]
+    raise InvalidSetting(f"Profile(tool_ids={pattern!r}) matches no id made of up to 40 hexadecimal digits, alone or after 'call_'")

@@ -1,0 +1,105 @@
+"""A context's messages while they are put together: read late, counted once, each with the entry it comes from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
+
+from threadkeep.memory.clipping import clip, kept_characters
+from threadkeep.memory.fitting import Profile, fit
+from threadkeep.memory.history import Entry
+from threadkeep.memory.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An entry and how much of it is shown."""
+
+    entry: Entry
+    keep: int | None = None
+    """Characters of a clipped tool result; None: the whole entry."""
+    tokens: int | None = None
+    """What it costs so, by the session's own counts; None: to be counted."""
+
+    @property
+    def clipped(self) -> bool:
+        return self.keep is not None
+
+
+def whole(entry: Entry, counted: bool) -> Shown:
+    """An entry in full."""
+    return Shown(entry, None, entry.tokens if counted else None)
+
+
+def as_old(entry: Entry, clip_tokens: int, counted: bool) -> Shown:
+    """An entry as it stands once its turn is no longer live: a long tool result is clipped."""
+    if entry.shown_tokens >= entry.tokens:
+        return whole(entry, counted)
+    keep = kept_characters(entry.message, entry.tokens, clip_tokens)
+    return Shown(entry, keep, entry.shown_tokens if counted else None)
+
+
+class Piece:
+    """One message of a context. Its text is read only when something must be done with it."""
+
+    def __init__(self, message: Message | None, tokens: int | None, *, shown: Shown | None = None, seq: int = 0) -> None:
+        self._given = message
+        self.tokens = tokens
+        """What it costs alone; None: not counted yet."""
+        self.shown = shown
+        self.seq = seq
+        """The entry it belongs to; 0 for what is no entry."""
+
+    @classmethod
+    def of(cls, shown: Shown, profile: Profile) -> "Piece":
+        """An entry as the profile sends it."""
+        entry = shown.entry
+        if shown.keep is None and not profile.changes:
+            return cls(None, shown.tokens, shown=shown, seq=entry.seq)
+        message = entry.message if shown.keep is None else clip(entry.message, shown.keep)
+        return cls(fit(message, profile), shown.tokens, shown=shown, seq=entry.seq)
+
+    @cached_property
+    def message(self) -> Message:
+        if self._given is not None:
+            return self._given
+        assert self.shown is not None
+        return self.shown.entry.message
+
+    @property
+    def role(self) -> str:
+        if self._given is not None:
+            return self._given.role
+        assert self.shown is not None
+        return str(self.shown.entry.raw["role"])
+
+    def sent(self, keys: frozenset[str]) -> dict[str, object]:
+        """In OpenAI's format, with the allowed keys only."""
+        if self._given is None and self.shown is not None:
+            raw = self.shown.entry.raw
+            return raw if raw.keys() <= keys else {key: value for key, value in raw.items() if key in keys}
+        return {key: value for key, value in self.message.to_dict().items() if key in keys}
+
+
+class Messages(Sequence[Message]):
+    """The messages of pieces, each read when it is asked for."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = pieces
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
+        if isinstance(index, slice):
+            return Messages(self._pieces[index])
+        return self._pieces[index].message
+
+
+def total(tokens: Iterable[int | None]) -> int:
+    """The sum of counts that were all made."""
+    return sum(count for count in tokens if count is not None)
