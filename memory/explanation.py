@@ -21,7 +21,7 @@ COLOURS: dict[Verdict, str] = {
 PARTS: dict[PickKind, str] = {"instructions": "instructions", "entries": "entries", "summary": "summaries", "excerpt": "excerpts"}
 WIDTH = 80
 """Columns of the plain text."""
-LONGEST = 200
+LONGEST = 96
 """Characters of a reason that are shown."""
 
 

@@ -237,8 +237,8 @@ def _innermost(given: JSON) -> JSON:
     return inner if "role" not in given and isinstance(inner, Mapping) else given
 
 
-def _content(content: str | Sequence[Part] | None) -> str | tuple[Part, ...] | None:
-    if isinstance(content, str | None):
+def _content(content: object) -> str | tuple[Part, ...] | None:
+    if content is None or isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
         raise InvalidMessage("content", f"is text or a list of parts, not {type(content).__name__}")

