@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,11 +98,16 @@ class LlamaCpp:
     def candidates(self, request: JSON) -> Sequence[Backend]:
         return [self]
 
+    @property
+    def busy(self) -> int:
+        """How many conversations the engine is answering at this moment, for all who share it."""
+        return self._template().engine.busy()
+
     def close(self) -> None:
         """Let go of the engine, which ends with the last who holds it; a later call starts it again."""
         self._loaded = None
 
-    def stream(self, context: Context) -> Iterator[Event]:
+    def stream(self, context: Context) -> Generator[Event, None, None]:
         """The reply, piece by piece; closing the iterator cancels it.
 
         Raises:

@@ -57,22 +57,34 @@ class Engine:
         self._idle: list[http.client.HTTPConnection] = []
         self._leaving = threading.Event()
         self._workers: set[threading.Thread] = set()
+        weakref.finalize(self, _hang_up, self._idle)
         atexit.register(_leave, weakref.ref(self))
 
-    def ask(self, path: str, body: JSON | None = None) -> Mapping[str, object]:
+    def ask(self, path: str, body: JSON) -> Mapping[str, object]:
         """What the engine says to a small question, in milliseconds; it may be answering others meanwhile.
 
         Raises:
             BackendError: with the engine's words.
         """
+        said = self._said(path, body)
+        if not isinstance(said, dict):
+            raise BackendError(f"the engine did not understand {path}: {said!r:.200}")
+        return said
+
+    def busy(self) -> int:
+        """How many conversations it is answering at this moment."""
+        slots = self._said("/slots", None)
+        return sum(bool(slot["is_processing"]) for slot in slots) if isinstance(slots, list) else 0
+
+    def _said(self, path: str, body: JSON | None) -> object:
         sent = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         try:
             status, answer = self._exchange("GET" if sent is None else "POST", path, sent, headers)
-            said = json.loads(answer)
+            said: object = json.loads(answer)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise BackendError(f"the engine did not answer {path}: {error or type(error).__name__}") from error
-        if status != http.client.OK or not isinstance(said, dict):
+        if status != http.client.OK:
             raise BackendError(f"the engine refused {path}: {problem(said) or status}")
         return said
 
@@ -196,6 +208,11 @@ def _start(settings: Settings, key: str) -> _Server:
     except (RuntimeError, ValueError) as error:
         raise BackendError(f"{settings.path} could not be loaded: {error}") from error
     return server
+
+
+def _hang_up(idle: list[http.client.HTTPConnection]) -> None:
+    for connection in idle:
+        connection.close()
 
 
 def _leave(engine: "weakref.ref[Engine]") -> None:
