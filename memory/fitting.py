@@ -69,7 +69,9 @@ def _without_images(parts: tuple[Part, ...]) -> str | tuple[Part, ...]:
 
 def _with_ids(message: Message, pattern: str) -> Message:
     calls = tuple(
-        call if re.fullmatch(pattern, call.id) else ToolCall(matching_id(call.id, pattern), call.name, call.arguments, call.type, call.extra)
+        call
+        if re.fullmatch(pattern, call.id)
+        else ToolCall(matching_id(call.id, pattern), call.name, call.arguments, call.type, call.extra)
         for call in message.tool_calls
     )
     answered = message.tool_call_id

@@ -15,6 +15,11 @@ Status: TypeAlias = Literal["complete", "interrupted", "late", "erased"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def moment(microseconds: int) -> datetime:
+    """A time as stored, in UTC."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
 class _Row(NamedTuple):
     seq: int
     body: str
@@ -49,9 +54,13 @@ class Entry(_Row):
         return loaded
 
     @property
+    def role(self) -> str:
+        return str(self.raw["role"])
+
+    @property
     def created_at(self) -> datetime:
         """When it was said, in UTC."""
-        return EPOCH + timedelta(microseconds=self.created_us)
+        return moment(self.created_us)
 
     @property
     def metadata(self) -> JSON:

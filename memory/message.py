@@ -9,7 +9,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from threadkeep.memory.errors import InvalidMessage
 
@@ -199,7 +199,13 @@ class Message:
         )
 
 
-MessageLike: TypeAlias = "str | Message | JSON | object"
+class Dumps(Protocol):
+    """What pydantic's models do: an object of the openai package is read through it."""
+
+    def model_dump(self) -> Mapping[str, object]: ...
+
+
+MessageLike: TypeAlias = str | Message | JSON | Dumps
 """Text (from the user), a `Message`, a dict in OpenAI's format, or an object of the openai package."""
 
 

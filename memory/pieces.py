@@ -1,6 +1,6 @@
 """A context's messages while they are put together: read late, counted once, each with the entry it comes from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
@@ -73,6 +73,14 @@ class Piece:
         assert self.shown is not None
         return str(self.shown.entry.raw["role"])
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether it is an assistant's message with tool calls."""
+        if self._given is not None:
+            return bool(self._given.tool_calls)
+        assert self.shown is not None
+        return bool(self.shown.entry.raw.get("tool_calls"))
+
     def sent(self, keys: frozenset[str]) -> dict[str, object]:
         """In OpenAI's format, with the allowed keys only."""
         if self._given is None and self.shown is not None:
@@ -98,8 +106,3 @@ class Messages(Sequence[Message]):
         if isinstance(index, slice):
             return Messages(self._pieces[index])
         return self._pieces[index].message
-
-
-def total(tokens: Iterable[int | None]) -> int:
-    """The sum of counts that were all made."""
-    return sum(count for count in tokens if count is not None)

@@ -21,6 +21,7 @@ class SQLHistory:
         self._stored = session.head if session else Head()
         self.head = self._stored
         self._supposed: tuple[Entry, ...] = ()
+        self._seen: dict[int, Entry] = {}
         if supposed is not None:
             place, self.head = follow(self._stored, supposed.message, supposed.tokens, supposed.shown_tokens)
             self._supposed = (entry_of(supposed, place, now_us()),)
@@ -38,22 +39,31 @@ class SQLHistory:
         low = max(0, self.head.shown_tokens - max(0, shown_tokens))
         if low >= self.head.shown_tokens:
             return ()
-        found = queries.entries_shown_after(self._connection, self._session, low) if self._session else []
+        found = self._remember(queries.entries_shown_after(self._connection, self._session, low) if self._session else [])
         found.extend(entry for entry in self._supposed if entry.cum_shown > low)
         whole = [entry for entry in found if entry.status != "late" and entry.start >= low]
         return [entry for entry in whole if entry.group_seq >= whole[0].seq]
 
     def entries(self, seqs: Iterable[int]) -> Sequence[Entry]:
-        wanted = sorted(set(seqs))
-        found = queries.entries_of(self._connection, self._session, wanted) if self._session else []
-        found.extend(entry for entry in self._supposed if entry.seq in wanted)
-        return found
+        wanted = sorted(seq for seq in set(seqs) if 1 <= seq <= self.head.seq)
+        unseen = [seq for seq in wanted if seq not in self._seen and seq <= self._stored.seq]
+        if unseen and self._session:
+            self._remember(queries.entries_of(self._connection, self._session, unseen))
+        known = self._seen | {entry.seq: entry for entry in self._supposed}
+        return [known[seq] for seq in wanted if seq in known]
 
     def between(self, first: int, last: int) -> Sequence[Entry]:
-        """The entries of a run of seqs, both ends included."""
-        found = queries.entries_between(self._connection, self._session, first, last) if self._session and first <= last else []
+        low, high = max(first, 1), min(last, self._stored.seq)
+        if all(seq in self._seen for seq in range(low, high + 1)):
+            found = [self._seen[seq] for seq in range(low, high + 1)]
+        else:
+            found = self._remember(queries.entries_between(self._connection, self._session, low, high) if self._session else [])
         found.extend(entry for entry in self._supposed if first <= entry.seq <= last)
         return found
+
+    def _remember(self, entries: list[Entry]) -> list[Entry]:
+        """Each entry is one object, so its body is read once."""
+        return [self._seen.setdefault(entry.seq, entry) for entry in entries]
 
     def around(self, seq: int, n: int) -> Sequence[Entry]:
         return self.between(seq - n, seq + n)
@@ -62,10 +72,6 @@ class SQLHistory:
         if self._session is None:
             return ()
         return self.entries(queries.pinned_seqs(self._connection, self._session, self.head.seq))
-
-    def unshown(self) -> dict[int, str]:
-        """The late and the erased entries, by seq. Reads the whole log: for explanations."""
-        return queries.unshown(self._connection, self._session, 1, self._stored.seq) if self._session else {}
 
 
 def entry_of(prepared: Prepared, place: Place, now: int, key: str | None = None) -> Entry:

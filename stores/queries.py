@@ -6,11 +6,12 @@ Conditions are bound under `b_` and the column's name, so that they never meet a
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, delete, func, insert, or_, select, update
 
-from threadkeep.memory.history import Entry, Head
+from threadkeep.memory.history import Entry, Head, moment
 from threadkeep.stores.schema import blobs, branches, calls, messages, metadata, owners, pins, sessions, terms, turns
 
 ENTRY = tuple(
@@ -153,8 +154,18 @@ class Listed(NamedTuple):
     title: str | None
     entries: int
     tokens: int
+    """What the whole log costs."""
     created_us: int
     updated_us: int
+
+    @property
+    def created_at(self) -> datetime:
+        return moment(self.created_us)
+
+    @property
+    def updated_at(self) -> datetime:
+        """When something was last appended."""
+        return moment(self.updated_us)
 
 
 _LISTED = (
@@ -229,16 +240,6 @@ _SHOWN = (
     .order_by(messages.c.cum_shown, messages.c.seq)
 )
 _KEY = select(messages.c.seq, messages.c.key_digest).where(_at(messages, "branch_id", "key"))
-_UNSHOWN = (
-    select(messages.c.seq, messages.c.status)
-    .where(
-        _at(messages, "branch_id"),
-        messages.c.seq >= bindparam("b_first"),
-        messages.c.seq <= bindparam("b_last"),
-        messages.c.status.in_(("late", "erased")),
-    )
-    .order_by(messages.c.seq)
-)
 
 
 def add_entries(connection: Connection, rows: Sequence[Mapping[str, object]], term_rows: Sequence[Mapping[str, object]]) -> None:
@@ -304,15 +305,6 @@ def find_key(connection: Connection, session: SessionRow, key: str) -> tuple[int
         if row is not None and row.seq <= segment.last:
             return row.seq, row.key_digest
     return None
-
-
-def unshown(connection: Connection, session: SessionRow, first: int, last: int) -> dict[int, str]:
-    """The late and the erased entries among these, by seq. Reads all of them: for explanations, not for turns."""
-    found: dict[int, str] = {}
-    for segment, low, high in _within(session, first, last):
-        values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_first": low, "b_last": high}
-        found.update((row.seq, row.status) for row in connection.execute(_UNSHOWN, values))
-    return found
 
 
 # Pins.
@@ -430,7 +422,12 @@ class CallRow(NamedTuple):
     first_token_ms: int | None
     total_ms: int | None
     cost: str | None
+    """An exact decimal."""
     created_us: int
+
+    @property
+    def created_at(self) -> datetime:
+        return moment(self.created_us)
 
 
 def find_blob(connection: Connection, owner_id: int, sha256: str) -> bytes | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
 
-from threadkeep.memory.clipping import clip, kept_characters
+from threadkeep.memory.clipping import CLIP_TOKENS, clip, kept_characters
 from threadkeep.memory.errors import InvalidMessage
 from threadkeep.memory.history import EPOCH, Status
 from threadkeep.memory.message import JSON, Message
@@ -36,7 +36,6 @@ class Prepared:
 def prepare(
     message: Message,
     counter: TokenCounter,
-    clip_tokens: int,
     *,
     status: Status = "complete",
     created_at: datetime | None = None,
@@ -51,8 +50,8 @@ def prepare(
     if len(body) > BODY_LIMIT:
         raise InvalidMessage("content", f"takes {len(body)} bytes as JSON, and a message may take {BODY_LIMIT}")
     tokens = shown = counter.count(message).tokens
-    if message.role == "tool" and tokens > clip_tokens:
-        shown = min(tokens, counter.count(clip(message, kept_characters(message, tokens, clip_tokens))).tokens)
+    if message.role == "tool" and tokens > CLIP_TOKENS:
+        shown = min(tokens, counter.count(clip(message, kept_characters(message, tokens, CLIP_TOKENS))).tokens)
     return Prepared(
         message,
         body,

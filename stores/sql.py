@@ -1,9 +1,9 @@
 """The store: sessions in an SQL database. Each method is one transaction."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
@@ -37,7 +37,6 @@ class SQLStore:
         self._writing = self._engine.execution_options(threadkeep_writes=True)
         self._checked = False
         self._checking = threading.Lock()
-        self._blobs: set[tuple[int, str]] = set()
         if self._owns_engine:
             forget_after_fork(self._pool)
 
@@ -91,6 +90,12 @@ class SQLStore:
         """The session as it is now."""
         with self.read("reading a session") as connection:
             return queries.find_session(connection, owner, name)
+
+    @contextmanager
+    def history_of(self, session: SessionRow) -> Iterator[SQLHistory]:
+        """The history up to the head that the row names, for as long as the block lasts."""
+        with self.read("reading a session") as connection:
+            yield SQLHistory(connection, session)
 
     @contextmanager
     def history(
@@ -190,19 +195,41 @@ class SQLStore:
             session = session_for_append(connection, owner, name, tokenizer)
             return turns.begin(connection, session, user, key, holder, is_dead, settle_draft)
 
-    def write_turn(self, held: Held, values: Mapping[str, object]) -> None:
-        """Write to a held turn, and hold it on.
+    def write_turn(self, held: Held, values: Mapping[str, object], texts: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Write to a held turn, and hold it on; `texts` are what its manifest names by hash.
 
         Raises:
-            LeaseLost: another holder took the session.
+            LeaseLost: another holder took the session; nothing was written.
         """
         with self.write("writing to a turn") as connection:
             turns.write(connection, held, values)
+            self._keep_texts(connection, held.session.owner_id, texts)
+
+    def release_turn(
+        self, held: Held, values: Mapping[str, object], texts: Mapping[str, bytes], settle_draft: Callable[[str], Prepared]
+    ) -> None:
+        """End a held turn without a reply; a saved draft becomes an interrupted entry.
+
+        Raises:
+            LeaseLost: another holder took the session, and has ended it.
+        """
+        with self.write("ending a turn") as connection:
+            turns.write(connection, held, values)
+            session = queries.find_session_again(connection, held.session)
+            turn = queries.find_turn(connection, held.session, held.turn_id)
+            if session is not None and turn is not None:
+                turns.settle(connection, session, turn, settle_draft)
+            self._keep_texts(connection, held.session.owner_id, texts)
 
     def append_to_turn(
-        self, held: Held, prepared: Sequence[Prepared], values: Mapping[str, object], call: Mapping[str, object] | None = None
+        self,
+        held: Held,
+        prepared: Sequence[Prepared],
+        values: Mapping[str, object],
+        texts: Mapping[str, bytes] = MappingProxyType({}),
+        call: Mapping[str, object] | None = None,
     ) -> Appended:
-        """Append what a held turn brought, with what changes of the turn itself.
+        """Append what a held turn brought, with what changes of the turn itself and the model call it came from.
 
         Raises:
             LeaseLost: another holder took the session; nothing was written.
@@ -216,12 +243,14 @@ class SQLStore:
             if "state" in values:
                 queries.change_turn(connection, session, held.turn_id, {"reply_seq": added.session.head.seq})
             if call is not None:
-                queries.add_call(
-                    connection,
-                    session.owner_id,
-                    {"id": new_id(), "session_id": session.id, "turn_id": held.turn_id, "created_us": now_us(), **call},
-                )
+                made = {"id": new_id(), "session_id": session.id, "turn_id": held.turn_id, "created_us": now_us()}
+                queries.add_call(connection, session.owner_id, made | dict(call))
+            self._keep_texts(connection, session.owner_id, texts)
             return added
+
+    def _keep_texts(self, connection: Connection, owner_id: int, texts: Mapping[str, bytes]) -> None:
+        for sha256, data in texts.items():
+            queries.keep_blob(connection, owner_id, sha256, "application/json", data)
 
     def turn(self, owner: str, name: str, turn_id: int) -> tuple[SessionRow, TurnRow]:
         """A turn as stored.
@@ -236,19 +265,8 @@ class SQLStore:
                 raise NotFound(f"session {name!r} has no turn {turn_id}")
             return session, found
 
-    # Blobs.
-
-    def keep_blob(self, owner_id: int, media_type: str, data: bytes) -> str:
-        """Store bytes under their sha256, once an owner; the hash."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        if (owner_id, sha256) not in self._blobs:
-            with self.write("storing a blob") as connection:
-                queries.keep_blob(connection, owner_id, sha256, media_type, data)
-            self._blobs.add((owner_id, sha256))
-        return sha256
-
-    def blob(self, owner_id: int, sha256: str) -> bytes:
-        """Bytes by their sha256.
+    def text(self, owner_id: int, sha256: str) -> bytes:
+        """What a manifest names by hash.
 
         Raises:
             NotFound: this owner has none of that hash.

@@ -1,0 +1,355 @@
+"""A session's history made into the context of one turn: must-keeps, the strategy's picks, repair, order, exact count.
+
+It reads rows in proportion to the context and calls no model. What a strategy returns is checked and completed here, so that no
+strategy can break a promise.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
+
+from threadkeep.memory.budget import Budget
+from threadkeep.memory.clipping import text_length
+from threadkeep.memory.context import Context, Pick
+from threadkeep.memory.counting import Counting
+from threadkeep.memory.decisions import decide
+from threadkeep.memory.errors import CannotFit, StrategyError
+from threadkeep.memory.fitting import Profile
+from threadkeep.memory.history import Entry, History
+from threadkeep.memory.layout import INSTRUCTIONS, lay_out
+from threadkeep.memory.manifest import Manifest
+from threadkeep.memory.message import JSON, Message
+from threadkeep.memory.pieces import Messages, Piece, Shown, as_old, whole
+from threadkeep.strategies.base import Strategy
+
+ESTIMATE_SLACK = 8
+"""Counts of another tokenizer may be off by so much before a log is not even tried whole. (A byte-level tokenizer on Chinese against
+one with its characters: up to about 5.)"""
+FORM_SLACK = 2
+"""The same for a template that is not additive: merged messages cost less than the sum of their parts."""
+SMALL_GAP = 16
+"""Entries: a larger gap between shown entries is left out as a whole, without a look at why each is."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a context is assembled from, beside the history."""
+
+    strategy: Strategy
+    budget: Budget
+    counting: Counting
+    instructions: str | None = None
+    tools: tuple[JSON, ...] = ()
+    response_format: JSON | None = None
+    clip_tokens: int = 512
+    counted: bool = True
+    """Whether the history's token counts are this counter's."""
+    replaced: frozenset[int] = frozenset()
+    """Partial replies that a retried turn is about to replace."""
+    previous: Manifest | None = None
+    """The record of the turn before, to say what changed."""
+
+    @property
+    def profile(self) -> Profile:
+        return self.counting.profile
+
+
+@dataclass
+class Selection:
+    """What stands in the context so far: entries by seq with the pick that brought each, and what is said in other words."""
+
+    shown: dict[int, Shown] = field(default_factory=dict)
+    picks: list[Pick] = field(default_factory=list)
+    """In the order of importance: must-keeps first."""
+
+    def add(self, pick: Pick, shown: Iterable[Shown]) -> None:
+        """A pick with the entries that it brings first."""
+        new = {one.entry.seq: one for one in shown if one.entry.seq not in self.shown}
+        self.shown.update(new)
+        if new or pick.kind != "entries":
+            self.picks.append(replace(pick, seqs=tuple(sorted(new)) if pick.kind == "entries" else pick.seqs))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A laid-out request with its exact cost."""
+
+    pieces: Sequence[Piece]
+    """After repair, before the profile's shape: their own counts."""
+    sent: Sequence[Piece]
+    tokens: int
+    exact: bool
+    tools_tokens: int
+
+
+def assemble(history: History, request: Request) -> Context:
+    """The context for a history.
+
+    Raises:
+        CannotFit: no valid context exists within the budget.
+        StrategyError: the strategy returned what the history does not hold.
+    """
+    return _Assembly(history, request).run()
+
+
+class _Assembly:
+    """One assembly, step by step."""
+
+    def __init__(self, history: History, request: Request) -> None:
+        self.history = history
+        self.request = request
+        self.head = history.head
+        self.ceiling = request.budget.ceiling
+        self.leading = list(history.between(1, self.head.leading)) if self.head.leading else []
+
+    def run(self) -> Context:
+        everything = self._everything()
+        if everything is not None:
+            return self._context(*everything)
+        selection, counted = self._must()
+        self._older_groups_of_the_live_turn(selection, counted.tokens)
+        self._ask_the_strategy(selection)
+        return self._context(selection, self._shrink(selection))
+
+    def count(self, selection: Selection) -> Counted:
+        """The exact cost of what is selected."""
+        pieces, sent = lay_out(self.request.instructions, self.leading, selection.shown, selection.picks, self.head, self.request.profile)
+        counting = self.request.counting
+        for piece in (*pieces, *sent):
+            if piece.tokens is None:
+                piece.tokens = counting.count_again(piece.message)
+        messages, counts = Messages(sent), [piece.tokens or 0 for piece in sent]
+        tools = self.request.tools
+        made = counting.count_request(messages, tools=tools, response_format=self.request.response_format, counts=counts)
+        return Counted(pieces, sent, made.tokens, made.exact, counting.count_tools(Messages(sent[:1]), counts[:1], tools) if tools else 0)
+
+    def _everything(self) -> tuple[Selection, Counted] | None:
+        """The whole log, where it fits."""
+        counting = self.request.counting
+        slack = ESTIMATE_SLACK if not self.request.counted else 1 if counting.additive else FORM_SLACK
+        if self.head.tokens > self.ceiling * slack:
+            return None
+        selection = Selection()
+        entries = self.history.between(self.head.leading + 1, self.head.seq)
+        shown = [whole(entry, self.request.counted) for entry in entries if self._may_stand(entry)]
+        selection.add(Pick((), 0, "the whole log fits"), shown)
+        counted = self.count(selection)
+        return (selection, counted) if counted.tokens <= self.ceiling else None
+
+    def _may_stand(self, entry: Entry) -> bool:
+        return entry.status in ("complete", "interrupted") and entry.seq > self.head.leading and entry.seq not in self.request.replaced
+
+    def _must(self) -> tuple[Selection, Counted]:
+        """Instructions, pins, the live user message and the newest group of the live turn; results clipped where that is needed."""
+        counted_here = self.request.counted
+        pinned = [entry for entry in self.history.pinned() if self._may_stand(entry)]
+        groups = [entry for entry in self._complete(pinned) if self._may_stand(entry)]
+        newest = self.history.between(max(self.head.group_seq, self.head.turn_seq, 1), self.head.seq)
+        user = self.history.live
+        live = [entry for entry in ([user] if user else []) + list(newest) if self._may_stand(entry)]
+        whole_pins = {entry.seq for entry in pinned}
+        selection = Selection()
+        selection.add(Pick((), 0, "the live turn"), [whole(entry, counted_here) for entry in live])
+        selection.add(
+            Pick((), 0, "pinned"),
+            [whole(e, counted_here) if e.seq in whole_pins else as_old(e, self.request.clip_tokens, counted_here) for e in groups],
+        )
+        counted = self.count(selection)
+        if counted.tokens > self.ceiling:
+            counted = self._clip_results(selection, counted, whole_pins)
+        return selection, counted
+
+    def _clip_results(self, selection: Selection, counted: Counted, whole_pins: set[int]) -> Counted:
+        """Clip the must-keeps' tool results evenly, as little as will do."""
+        results = [one for seq, one in selection.shown.items() if one.entry.role == "tool" and seq not in whole_pins]
+        costs = {one.entry.seq: self.request.counting.count(one.entry.message).tokens for one in results}
+
+        def clipped_to(tokens: int) -> Counted:
+            for one in results:
+                cost = costs[one.entry.seq]
+                short = Shown(one.entry, text_length(one.entry.message) * tokens // max(1, cost))
+                price = self.request.counting.count_again(Piece.of(short, self.request.profile).message)
+                full = Shown(one.entry, None, cost)
+                selection.shown[one.entry.seq] = full if tokens >= cost or price >= cost else replace(short, tokens=price)
+            return self.count(selection)
+
+        smallest = clipped_to(0)
+        if smallest.tokens > self.ceiling:
+            raise self._cannot_fit(selection, smallest)
+        low, high, best = 0, max(costs.values(), default=0), dict(selection.shown)
+        while low < high:
+            middle = (low + high + 1) // 2
+            tried = clipped_to(middle)
+            if tried.tokens <= self.ceiling:
+                low, smallest, best = middle, tried, dict(selection.shown)
+            else:
+                high = middle - 1
+        selection.shown = best
+        return smallest
+
+    def _cannot_fit(self, selection: Selection, smallest: Counted) -> CannotFit:
+        by_seq = _tokens_by_seq(smallest.pieces)
+        instructions = by_seq.pop(0, 0) + sum(by_seq.get(entry.seq, 0) for entry in self.leading)
+        parts = {"instructions": instructions, "tools": smallest.tools_tokens}
+        for pick in selection.picks:
+            parts[pick.reason] = sum(by_seq.get(seq, 0) for seq in pick.seqs)
+        return CannotFit(smallest.tokens, self.ceiling, parts)
+
+    def _older_groups_of_the_live_turn(self, selection: Selection, spent: int) -> None:
+        """What the live turn brought before its newest group: newest first, as much as fits."""
+        if self.head.group_seq <= self.head.turn_seq + 1:
+            return
+        left = self.ceiling - spent
+        newest = sum(one.entry.shown_tokens for seq, one in selection.shown.items() if seq >= self.head.group_seq)
+        tail = self.history.tail(newest + left)
+        older = [e for e in tail if e.turn_seq == self.head.turn_seq and e.seq not in selection.shown and self._may_stand(e)]
+        chosen: list[Shown] = []
+        for _, members in groupby(reversed(older), key=lambda entry: entry.group_seq):
+            group = list(members)
+            in_full = [whole(entry, self.request.counted) for entry in group]
+            short = [as_old(entry, self.request.clip_tokens, self.request.counted) for entry in group]
+            fitting = next((form for form in (in_full, short) if _estimate(form) <= left), None)
+            if fitting is None:
+                break
+            chosen.extend(fitting)
+            left -= _estimate(fitting)
+        if chosen:
+            selection.add(Pick((), 0, "earlier in the live turn"), chosen)
+
+    def _ask_the_strategy(self, selection: Selection) -> None:
+        request = self.request
+        counted = self.count(selection)
+        by_seq = _tokens_by_seq(counted.pieces)
+        live = sum(tokens for seq, tokens in by_seq.items() if seq and seq >= self.head.turn_seq > 0)
+        reserved = counted.tokens - live
+        budget = request.budget.within(min(reserved, self.ceiling), min(live, self.ceiling))
+        for pick in request.strategy.pick(self.history, budget):
+            if not isinstance(pick, Pick):
+                raise StrategyError(f"{request.strategy!r} returned {pick!r:.80}: pick() returns a list of Picks")
+            if pick.kind != "entries":
+                selection.add(pick, ())
+                continue
+            entries = self.history.entries(pick.seqs)
+            if len(entries) < len(set(pick.seqs)):
+                unknown = sorted(set(pick.seqs) - {entry.seq for entry in entries})[:5]
+                raise StrategyError(f"{request.strategy!r} picked entries that the session does not have: {unknown}")
+            usable = [entry for entry in self._complete(entries) if self._may_stand(entry)]
+            selection.add(pick, [self._form(entry) for entry in usable])
+
+    def _form(self, entry: Entry) -> Shown:
+        if entry.turn_seq == self.head.turn_seq:
+            return whole(entry, self.request.counted)
+        return as_old(entry, self.request.clip_tokens, self.request.counted)
+
+    def _complete(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The entries with all others of their groups."""
+        have = {entry.seq: entry for entry in entries}
+        for entry in entries:
+            calls = entry.raw.get("tool_calls")
+            if entry.role == "tool":
+                if entry.group_seq in have:
+                    continue
+                (opener,) = self.history.entries([entry.group_seq])
+                have[opener.seq], calls = opener, opener.raw.get("tool_calls")
+            if isinstance(calls, list) and calls:
+                last = min(entry.group_seq + len(calls), self.head.seq)
+                if any(seq not in have for seq in range(entry.group_seq + 1, last + 1)):
+                    members = self.history.between(entry.group_seq + 1, last)
+                    have.update((member.seq, member) for member in members if member.group_seq == entry.group_seq)
+        return [have[seq] for seq in sorted(have)]
+
+    def _shrink(self, selection: Selection) -> Counted:
+        """Give up what matters least until the whole fits."""
+        while (counted := self.count(selection)).tokens > self.ceiling:
+            over = counted.tokens - self.ceiling
+            said_otherwise = [at for at, pick in enumerate(selection.picks) if pick.kind != "entries"]
+            at = said_otherwise[-1] if said_otherwise else len(selection.picks) - 1
+            pick = selection.picks[at]
+            kept = () if pick.kind != "entries" else _without_oldest(selection, pick, over, _tokens_by_seq(counted.pieces))
+            for seq in pick.seqs if pick.kind == "entries" else ():
+                if seq not in kept:
+                    del selection.shown[seq]
+            if kept:
+                selection.picks[at] = replace(pick, seqs=tuple(kept))
+            else:
+                del selection.picks[at]
+        return counted
+
+    def _context(self, selection: Selection, counted: Counted) -> Context:
+        request = self.request
+        by_seq = _tokens_by_seq(counted.pieces)
+        leading = tuple(entry.seq for entry in self.leading)
+        instructions = by_seq.get(INSTRUCTIONS, 0) + sum(by_seq.get(seq, 0) for seq in leading)
+        picks = [Pick(leading, instructions, "instructions", kind="instructions")] if instructions else []
+        picks += [replace(pick, tokens=self._cost(pick, by_seq)) for pick in selection.picks]
+        manifest = Manifest.of(
+            strategy=repr(request.strategy),
+            budget=request.budget,
+            counter=request.counting.name,
+            profile=request.profile,
+            head=self.head,
+            picks=picks,
+            shown=selection.shown,
+            instructions=request.instructions,
+            tools=[request.tools, request.response_format],
+            tokens=counted.tokens,
+            tools_tokens=counted.tools_tokens,
+            exact=counted.exact,
+        )
+        return Context(
+            messages=[piece.sent(request.profile.keys) for piece in counted.sent],
+            budget=request.budget,
+            tokens=counted.tokens,
+            exact=counted.exact,
+            counter=request.counting.name,
+            strategy=repr(request.strategy),
+            picks=tuple(picks),
+            decisions=decide(self.head.seq, picks, selection.shown, by_seq, self._unshown(selection)),
+            tools=request.tools,
+            tools_tokens=counted.tools_tokens,
+            overhead=counted.tokens - counted.tools_tokens - sum(pick.tokens for pick in picks),
+            response_format=request.response_format,
+            manifest=manifest.to_dict(),
+            cache_note=manifest.changes_since(request.previous),
+        )
+
+    def _cost(self, pick: Pick, by_seq: Mapping[int, int]) -> int:
+        if pick.kind == "entries":
+            return sum(by_seq.get(seq, 0) for seq in pick.seqs)
+        return self.request.counting.count_again(Message.system(pick.text or ""))
+
+    def _unshown(self, selection: Selection) -> dict[int, str]:
+        """Why entries between the shown ones are not: looked up where the gaps are small, so that reading stays in proportion."""
+        if not selection.shown:
+            return {}
+        marks = [*sorted(selection.shown), self.head.seq + 1]
+        gaps = [seq for low, high in pairwise(marks) if high - low <= SMALL_GAP for seq in range(low + 1, high)]
+        why = {entry.seq: str(entry.status) for entry in self.history.entries(gaps) if entry.status in ("late", "erased")}
+        return why | dict.fromkeys(self.request.replaced, "replaced by this retry")
+
+
+def _estimate(shown: Iterable[Shown]) -> int:
+    return sum(one.entry.tokens if one.tokens is None else one.tokens for one in shown)
+
+
+def _tokens_by_seq(pieces: Iterable[Piece]) -> dict[int, int]:
+    """What each entry costs, a made result for its call included."""
+    costs: dict[int, int] = {}
+    for piece in pieces:
+        costs[piece.seq] = costs.get(piece.seq, 0) + (piece.tokens or 0)
+    return costs
+
+
+def _without_oldest(selection: Selection, pick: Pick, over: int, costs: Mapping[int, int]) -> tuple[int, ...]:
+    """What stays of a pick when its beginning goes: one whole step, or as many groups as free `over` tokens."""
+    entries = [selection.shown[seq].entry for seq in pick.seqs]
+    if pick.step:
+        line = (entries[0].start // pick.step + 1) * pick.step
+        first = next((entry.seq for entry in entries if entry.start >= line and entry.group_seq == entry.seq), None)
+        return () if first is None else tuple(seq for seq in pick.seqs if seq >= first)
+    freed = 0
+    for group_seq, members in groupby(entries, key=lambda entry: entry.group_seq):
+        if freed >= over:
+            return tuple(entry.seq for entry in entries if entry.group_seq >= group_seq)
+        freed += sum(costs.get(entry.seq, 0) for entry in members)
+    return ()

@@ -1,0 +1,226 @@
+"""The async twins of `Memory` and `Session`: the same calls, run on as many threads as the store has connections."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import QueuePool
+
+from threadkeep.backends.base import Backend, Reply
+from threadkeep.memory.async_turn import AsyncStream, AsyncTurn
+from threadkeep.memory.budget import Budget
+from threadkeep.memory.context import Context
+from threadkeep.memory.history import Entry
+from threadkeep.memory.memory import OWNER, Memory
+from threadkeep.memory.message import JSON, MessageLike
+from threadkeep.memory.session import Session
+from threadkeep.memory.threads import Threads
+from threadkeep.memory.tokens import TokenCounter
+from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
+from threadkeep.stores.appending import Appended
+from threadkeep.stores.queries import CallRow, Listed
+from threadkeep.stores.sql import SQLStore
+from threadkeep.strategies.base import Strategy
+
+
+class AsyncSession:
+    """`Session` for async code. Made by `AsyncMemory.session`."""
+
+    def __init__(self, session: Session, threads: Threads) -> None:
+        self._session = session
+        self._threads = threads
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, owner={self.owner!r})"
+
+    @property
+    def name(self) -> str:
+        return self._session.name
+
+    @property
+    def owner(self) -> str:
+        return self._session.owner
+
+    def turn(
+        self,
+        message: MessageLike,
+        *,
+        key: str | None = None,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        strategy: Strategy | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> AsyncTurn:
+        """`Session.turn`: `async with session.turn(text) as turn: … await turn.finish(reply)`."""
+        turn = self._session.turn(
+            message,
+            key=key,
+            tools=tools,
+            response_format=response_format,
+            max_tokens=max_tokens,
+            instructions=instructions,
+            strategy=strategy,
+            timeout=timeout,
+        )
+        return AsyncTurn(turn, self._threads)
+
+    def stream(
+        self,
+        message: MessageLike,
+        *,
+        key: str | None = None,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> AsyncStream:
+        """`Session.stream`: `async with session.stream(text) as stream: async for event in stream: …`."""
+        stream = self._session.stream(
+            message,
+            key=key,
+            tools=tools,
+            response_format=response_format,
+            max_tokens=max_tokens,
+            instructions=instructions,
+            timeout=timeout,
+        )
+        return AsyncStream(stream, AsyncTurn(stream.turn, self._threads))
+
+    async def chat(
+        self,
+        message: MessageLike,
+        *,
+        key: str | None = None,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> Reply:
+        """`Session.chat`."""
+        async with self.stream(
+            message,
+            key=key,
+            tools=tools,
+            response_format=response_format,
+            max_tokens=max_tokens,
+            instructions=instructions,
+            timeout=timeout,
+        ) as stream:
+            async for _ in stream:
+                pass
+        return stream.reply
+
+    async def context(
+        self,
+        message: MessageLike | None = None,
+        *,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        strategy: Strategy | None = None,
+        budget: Budget | None = None,
+        as_of: int | Turn | None = None,
+    ) -> Context:
+        """`Session.context`."""
+        return await self._threads.run(
+            lambda: self._session.context(
+                message,
+                tools=tools,
+                response_format=response_format,
+                max_tokens=max_tokens,
+                instructions=instructions,
+                strategy=strategy,
+                budget=budget,
+                as_of=as_of,
+            )
+        )
+
+    async def append(
+        self,
+        *messages: MessageLike,
+        key: str | None = None,
+        created_at: datetime | None = None,
+        metadata: JSON | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> list[Entry]:
+        """`Session.append`; the wait for a turn takes no thread."""
+        prepared = await self._threads.run(lambda: self._session.prepare(messages, created_at, metadata))
+        if not prepared:
+            return []
+        for pause in waits(timeout):
+            added = await self._threads.run(lambda: self._session.try_append(prepared, key))
+            if isinstance(added, Appended):
+                return list(added.entries)
+            await asyncio.sleep(pause)
+        raise self._session.still_held(timeout)
+
+    async def entries(self, after: int = 0, limit: int = 100) -> list[Entry]:
+        """`Session.entries`."""
+        return await self._threads.run(lambda: self._session.entries(after, limit))
+
+    async def pin(self, seq: int) -> None:
+        """`Session.pin`."""
+        await self._threads.run(lambda: self._session.pin(seq))
+
+    async def calls(self) -> list[CallRow]:
+        """`Session.calls`."""
+        return await self._threads.run(self._session.calls)
+
+    async def delete(self) -> None:
+        """`Session.delete`."""
+        await self._threads.run(self._session.delete)
+
+
+class AsyncMemory:
+    """`Memory` for async code, for any number of workers and event loops."""
+
+    def __init__(
+        self,
+        store: str | URL | Engine | SQLStore,
+        *,
+        backend: Backend | None = None,
+        strategy: Strategy | None = None,
+        budget: Budget | None = None,
+        counter: TokenCounter | None = None,
+        instructions: str | None = None,
+    ) -> None:
+        self._memory = Memory(store, backend=backend, strategy=strategy, budget=budget, counter=counter, instructions=instructions)
+        pool = self._memory.store.engine.pool
+        self._threads = Threads(pool.size() if isinstance(pool, QueuePool) else 5)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    @property
+    def store(self) -> SQLStore:
+        """Where the sessions are kept."""
+        return self._memory.store
+
+    def session(self, name: str, *, owner: str = OWNER, instructions: str | None = None) -> AsyncSession:
+        """`Memory.session`; no I/O."""
+        return AsyncSession(self._memory.session(name, owner=owner, instructions=instructions), self._threads)
+
+    async def sessions(self, *, owner: str = OWNER, after: str | None = None, limit: int = 100) -> list[Listed]:
+        """`Memory.sessions`."""
+        return await self._threads.run(lambda: self._memory.sessions(owner=owner, after=after, limit=limit))
+
+    async def delete_owner(self, owner: str) -> int:
+        """`Memory.delete_owner`."""
+        return await self._threads.run(lambda: self._memory.delete_owner(owner))
+
+    async def close(self) -> None:
+        """`Memory.close`, once the running work is done."""
+        await asyncio.to_thread(self._threads.close)
+        await asyncio.to_thread(self._memory.close)

@@ -1,0 +1,181 @@
+"""A turn and a stream for async code: the same objects, driven so that nothing here blocks the event loop.
+
+A cancelled await lets the transaction that it waited for finish. Waiting for a session's lease takes no thread.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import closing
+from functools import partial
+from threading import Semaphore, Thread
+from types import TracebackType
+from typing import Self
+
+from threadkeep.backends.base import Event, Reply, Usage
+from threadkeep.memory.context import Context
+from threadkeep.memory.errors import Conflict
+from threadkeep.memory.history import Entry
+from threadkeep.memory.message import MessageLike
+from threadkeep.memory.stream import Stream
+from threadkeep.memory.threads import Threads
+from threadkeep.memory.turn import Turn, waits
+
+
+class AsyncTurn:
+    """`Turn` for async code: `async with session.turn(text) as turn: … await turn.finish(completion)`.
+
+    The context is assembled on entering, so `request`, `messages` and `context` are plain attributes; `append` assembles it anew.
+    """
+
+    def __init__(self, turn: Turn, threads: Threads) -> None:
+        self._turn = turn
+        self._threads = threads
+
+    async def __aenter__(self) -> Self:
+        await self.begin()
+        if self._turn.reply is None:
+            await self._assemble()
+        return self
+
+    async def begin(self) -> None:
+        """Take the lease; the wait for it takes no thread."""
+        prepared = await self._threads.run(self._turn.prepare)
+        for pause in waits(self._turn.timeout):
+            beginning = asyncio.ensure_future(self._threads.run(partial(self._turn.try_begin, prepared)))
+            try:
+                if await asyncio.shield(beginning):
+                    return
+            except asyncio.CancelledError:
+                await asyncio.wait([beginning])
+                await self._threads.run(self._turn.release)
+                raise
+            await asyncio.sleep(pause)
+        raise self._turn.still_busy()
+
+    async def _assemble(self) -> None:
+        try:
+            await self._threads.run(lambda: self._turn.context)
+        except BaseException:
+            await self._threads.run(self._turn.release)
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.shield(self._threads.run(self._turn.release))
+
+    @property
+    def id(self) -> int | None:
+        """The turn's number in its session, from 1; None before it began."""
+        return self._turn.id
+
+    @property
+    def user(self) -> Entry:
+        """The user's message as stored."""
+        return self._turn.user
+
+    @property
+    def reply(self) -> Reply | None:
+        """The reply, once there is one; at once where the same key was answered before."""
+        return self._turn.reply
+
+    @property
+    def context(self) -> Context:
+        """What to send to the model."""
+        return self._turn.context
+
+    @property
+    def messages(self) -> list[dict[str, object]]:
+        """The context's messages, in OpenAI's format."""
+        return self._turn.messages
+
+    @property
+    def request(self) -> dict[str, object]:
+        """Arguments for `client.chat.completions.create(model=…, **turn.request)`."""
+        return self._turn.request
+
+    async def append(self, *messages: MessageLike) -> list[Entry]:
+        """Store what comes before the reply, and assemble the context anew."""
+        entries = await self._threads.run(lambda: self._turn.append(*messages))
+        await self._threads.run(lambda: self._turn.context)
+        return entries
+
+    async def draft(self, text: str) -> None:
+        """Save what was said so far, if the last saving is about a second ago."""
+        await self._threads.run(lambda: self._turn.draft(text))
+
+    async def finish(self, reply: MessageLike, *, usage: Usage | None = None) -> Reply:
+        """Store the reply and end the turn."""
+        return await asyncio.shield(self._threads.run(lambda: self._turn.finish(reply, usage=usage)))
+
+
+class AsyncStream:
+    """`Stream` for async code: `async with session.stream(text) as stream: async for event in stream: …`.
+
+    The model is read on a thread of its own, one event when one is asked for, so a pool of five connections serves any number of streams.
+    """
+
+    def __init__(self, stream: Stream, turn: AsyncTurn) -> None:
+        self._stream = stream
+        self._turn = turn
+        self._asked = Semaphore(0)
+        self._given: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        self._open = False
+        self._failure: BaseException | None = None
+        self._ended = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self._turn.begin()
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            try:
+                with closing(self._stream.start()) as stream:
+                    while self._asked.acquire() and not stream.left:
+                        loop.call_soon_threadsafe(self._given.put_nowait, next(stream, None))
+            except BaseException as error:  # noqa: BLE001  # it is raised where the events are read
+                self._failure = error
+                loop.call_soon_threadsafe(self._given.put_nowait, error)
+            finally:
+                loop.call_soon_threadsafe(self._ended.set)
+
+        Thread(target=read, name="threadkeep stream", daemon=True).start()
+        self._open = True
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._open:
+            raise Conflict("the stream is not open: write `async with session.stream(…) as stream:` and read it inside, once")
+        self._asked.release()
+        event = await self._given.get()
+        if isinstance(event, Event):
+            return event
+        self._open = False
+        if event is None:
+            raise StopAsyncIteration
+        self._failure = None
+        raise event
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stream.leave()
+        self._asked.release()
+        await asyncio.shield(self._ended.wait())
+        self._open = False
+        if self._failure is not None and error is None:
+            raise self._failure
+
+    @property
+    def context(self) -> Context:
+        """What the model was sent."""
+        return self._stream.context
+
+    @property
+    def reply(self) -> Reply:
+        """The reply as stored, once the stream is over."""
+        return self._stream.reply
+
+    @property
+    def text(self) -> str:
+        """What was said so far."""
+        return self._stream.text

@@ -1,0 +1,147 @@
+"""The stored record of a context: enough to make the same bytes again, and to say what changed since the turn before."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from threadkeep.memory.budget import Budget
+from threadkeep.memory.context import Pick, spans
+from threadkeep.memory.fitting import Profile
+from threadkeep.memory.history import Head
+from threadkeep.memory.message import JSON
+from threadkeep.memory.pieces import Shown
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A context's record. Texts that come in every turn stand in it by their hash only."""
+
+    strategy: str
+    budget: tuple[int, int]
+    """Window and reply, in tokens."""
+    counter: str
+    profile: JSON
+    head: int
+    """The seq of the log's last entry."""
+    turn: int
+    """The seq of the live user message."""
+    leading: int
+    picks: tuple[JSON, ...]
+    """Kind, reason, score, tokens, runs of seqs; the text of a summary or an excerpt."""
+    clipped: tuple[tuple[int, int], ...]
+    """Seq and kept characters."""
+    instructions: str
+    """sha256 of the instructions."""
+    tools: str
+    """sha256 of tools and response format."""
+    tokens: int
+    tools_tokens: int
+    exact: bool
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        strategy: str,
+        budget: Budget,
+        counter: str,
+        profile: Profile,
+        head: Head,
+        picks: Sequence[Pick],
+        shown: Mapping[int, Shown],
+        instructions: str | None,
+        tools: object,
+        tokens: int,
+        tools_tokens: int,
+        exact: bool,
+    ) -> "Manifest":
+        """The record of a context."""
+        return cls(
+            strategy,
+            (budget.window, budget.reply),
+            counter,
+            {**asdict(profile), "keys": sorted(profile.keys)},
+            head.seq,
+            head.turn_seq,
+            head.leading,
+            tuple(_record(pick) for pick in picks),
+            tuple((seq, one.keep) for seq, one in sorted(shown.items()) if one.keep is not None),
+            text_of(instructions)[0],
+            text_of(tools)[0],
+            tokens,
+            tools_tokens,
+            exact,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        loaded: dict[str, Any] = json.loads(text)
+        del loaded["version"]
+        window, reply = loaded.pop("budget")
+        return cls(
+            **{
+                **loaded,
+                "budget": (window, reply),
+                "picks": tuple(loaded["picks"]),
+                "clipped": tuple((seq, keep) for seq, keep in loaded["clipped"]),
+            }
+        )
+
+    @property
+    def first(self) -> int:
+        """The seq with which the run of entries begins that ends the context: where the window's cut is."""
+        runs = self._runs("entries")
+        return runs[-1][0] if runs else 0
+
+    def _runs(self, *kinds: str) -> list[tuple[int, int]]:
+        seqs: set[int] = set()
+        for pick in self.picks:
+            if pick["kind"] in kinds:
+                for low, high in pick["spans"]:  # type: ignore[attr-defined]  # a list of pairs
+                    seqs.update(range(low, high + 1))
+        return spans(sorted(seqs))
+
+    def changes_since(self, previous: "Manifest | None") -> str:
+        """Why this context does not begin as the one of the turn before; or that it does."""
+        if previous is None:
+            return "first context of the session"
+        changed = [
+            name
+            for name, differs in (
+                ("instructions changed", self.instructions != previous.instructions),
+                ("tools changed", self.tools != previous.tools),
+                ("another model or counter", (self.counter, self.profile) != (previous.counter, previous.profile)),
+                ("strategy changed", self.strategy != previous.strategy),
+                ("budget changed", self.budget != previous.budget),
+                ("pins changed", self._reasoned("pinned") != previous._reasoned("pinned")),
+                ("a summary was added", self._runs("summary") != previous._runs("summary")),
+                ("the cut moved", self.first != previous.first),
+            )
+            if differs
+        ]
+        return ", ".join(changed) if changed else "begins as the turn before"
+
+    def _reasoned(self, reason: str) -> list[object]:
+        return [pick["spans"] for pick in self.picks if pick["reason"] == reason]
+
+
+def text_of(value: object) -> tuple[str, bytes]:
+    """A JSON value that a record names by hash: its sha256, and its bytes."""
+    data = json.dumps(value, sort_keys=True).encode()
+    return hashlib.sha256(data).hexdigest(), data
+
+
+def _record(pick: Pick) -> dict[str, object]:
+    made: dict[str, object] = {"kind": pick.kind, "reason": pick.reason, "tokens": pick.tokens, "spans": spans(pick.seqs)}
+    if pick.score is not None:
+        made["score"] = round(pick.score, 6)
+    if pick.text is not None:
+        made["text"] = pick.text
+    return made

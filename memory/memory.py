@@ -1,0 +1,100 @@
+"""Memory: the door. It joins a store, a backend and a strategy, and gives out sessions."""
+
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+
+from threadkeep.backends.base import Backend
+from threadkeep.memory.budget import Budget
+from threadkeep.memory.errors import InvalidSetting
+from threadkeep.memory.session import Session
+from threadkeep.memory.setup import Setup
+from threadkeep.memory.tokens import TokenCounter
+from threadkeep.stores.queries import Listed
+from threadkeep.stores.sql import SQLStore, check_name
+from threadkeep.strategies.base import Strategy
+
+OWNER = "default"
+"""Whose sessions are, where nobody is named."""
+
+
+class Memory:
+    """Sessions in a database, and the model that answers them.
+
+    Args:
+        store: a database URL (`sqlite:///chat.db`), an SQLAlchemy engine (used, never disposed of), or an `SQLStore`.
+        backend: what answers; the bundled model where none is given.
+        strategy: what goes into a context that cannot hold the whole log; `SlidingWindow()` where none is given.
+        budget: the context's window and the reply's share, in tokens; the backend's window where none is given, with a quarter of it,
+            at most 1024, for the reply.
+        counter: for callers with a client of their own: with a counter and no backend, nothing here loads a model.
+        instructions: the system prompt of every session that has none of its own.
+
+    Raises:
+        InvalidSetting: an argument is of the wrong kind, or a URL is none.
+    """
+
+    def __init__(
+        self,
+        store: str | URL | Engine | SQLStore,
+        *,
+        backend: Backend | None = None,
+        strategy: Strategy | None = None,
+        budget: Budget | None = None,
+        counter: TokenCounter | None = None,
+        instructions: str | None = None,
+    ) -> None:
+        self._setup = make_setup(store, backend, strategy, budget, counter, instructions)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def store(self) -> SQLStore:
+        """Where the sessions are kept."""
+        return self._setup.store
+
+    def session(self, name: str, *, owner: str = OWNER, instructions: str | None = None) -> Session:
+        """A session's handle; no I/O.
+
+        Raises:
+            InvalidSetting: a name is no text of 1 to 255 characters.
+        """
+        return Session(self._setup, name, owner, instructions)
+
+    def sessions(self, *, owner: str = OWNER, after: str | None = None, limit: int = 100) -> list[Listed]:
+        """An owner's sessions, the last used first: at most `limit` behind the one named `after`."""
+        return self._setup.store.sessions(check_name(owner, "an owner"), after=after, limit=check_limit(limit))
+
+    def delete_owner(self, owner: str) -> int:
+        """Delete everything of an owner; how many sessions there were."""
+        return self._setup.store.delete_owner(check_name(owner, "an owner"))
+
+    def close(self) -> None:
+        """Let go of the backend and of the store's connections. Calling it twice is fine."""
+        self._setup.close()
+
+
+def make_setup(
+    store: str | URL | Engine | SQLStore,
+    backend: Backend | None,
+    strategy: Strategy | None,
+    budget: Budget | None,
+    counter: TokenCounter | None,
+    instructions: str | None,
+) -> Setup:
+    """The parts of a memory, sync or async."""
+    if not isinstance(store, str | URL | Engine | SQLStore):
+        raise InvalidSetting(f"store={store!r:.80}: a database URL, an SQLAlchemy engine or an SQLStore")
+    return Setup(store if isinstance(store, SQLStore) else SQLStore(store), backend, strategy, budget, counter, instructions)
+
+
+def check_limit(limit: int) -> int:
+    if not isinstance(limit, int) or limit < 1:
+        raise InvalidSetting(f"limit={limit!r}: a number from 1")
+    return limit

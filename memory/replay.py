@@ -1,0 +1,68 @@
+"""A past context made again from its stored record: the same bytes, but for what was erased since."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from threadkeep.memory.budget import Budget
+from threadkeep.memory.context import Context, Pick
+from threadkeep.memory.decisions import decide
+from threadkeep.memory.errors import NotFound
+from threadkeep.memory.fitting import Profile
+from threadkeep.memory.history import Head
+from threadkeep.memory.layout import lay_out
+from threadkeep.memory.manifest import Manifest
+from threadkeep.memory.message import JSON
+from threadkeep.memory.pieces import Shown
+from threadkeep.stores.sql import SQLStore
+
+
+def replay(store: SQLStore, owner: str, name: str, turn_id: int) -> Context:
+    """The context that a turn was sent.
+
+    Raises:
+        NotFound: there is no such turn, or it ended before a context was assembled.
+    """
+    session, turn = store.turn(owner, name, turn_id)
+    if turn.manifest is None:
+        raise NotFound(f"turn {turn_id} of session {name!r} has no context: it ended before one was stored")
+    record = Manifest.from_json(turn.manifest)
+    profile = Profile(**{**record.profile, "keys": frozenset(record.profile["keys"])})  # type: ignore[arg-type]  # as it was written
+    instructions = json.loads(store.text(session.owner_id, record.instructions))
+    tools, response_format = json.loads(store.text(session.owner_id, record.tools))
+    chosen = [_pick(given) for given in record.picks]
+    keep = dict(record.clipped)
+    with store.history_of(session) as history:
+        seqs = {seq for pick in chosen if pick.kind == "entries" for seq in pick.seqs}
+        shown = {entry.seq: Shown(entry, keep.get(entry.seq)) for entry in history.entries(seqs) if entry.status != "erased"}
+        leading = [entry for entry in history.between(1, record.leading) if entry.status != "erased"] if record.leading else []
+    gone = seqs - shown.keys()
+    picks = [replace(pick, seqs=tuple(seq for seq in pick.seqs if seq not in gone)) for pick in chosen]
+    head = Head(seq=record.head, turn_seq=record.turn, leading=record.leading)
+    _, sent = lay_out(instructions, leading, shown, picks, head, profile)
+    window, reply = record.budget
+    return Context(
+        messages=[piece.sent(profile.keys) for piece in sent],
+        budget=Budget(window, reply),
+        tokens=record.tokens,
+        exact=record.exact,
+        counter=record.counter,
+        strategy=record.strategy,
+        picks=tuple(picks),
+        decisions=decide(record.head, picks, shown, _costs(shown), dict.fromkeys(gone, "erased")),
+        tools=tuple(tools),
+        tools_tokens=record.tools_tokens,
+        overhead=record.tokens - record.tools_tokens - sum(pick.tokens for pick in picks),
+        response_format=response_format,
+        manifest=record.to_dict(),
+        cache_note="made again from the turn's record",
+    )
+
+
+def _pick(record: JSON) -> Pick:
+    seqs = tuple(seq for low, high in record["spans"] for seq in range(low, high + 1))  # type: ignore[attr-defined]  # a list of pairs
+    return Pick(seqs, record["tokens"], record["reason"], record.get("score"), record["kind"], record.get("text"))  # type: ignore[arg-type]
+
+
+def _costs(shown: Mapping[int, Shown]) -> dict[int, int]:
+    return {seq: one.entry.tokens if one.keep is None else one.entry.shown_tokens for seq, one in shown.items()}

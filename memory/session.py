@@ -1,0 +1,252 @@
+"""A session's handle: what its users call. It does no I/O until it is used; the session exists from its first append."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+from threadkeep.backends.base import Reply
+from threadkeep.memory.assemble import assemble
+from threadkeep.memory.budget import Budget
+from threadkeep.memory.context import Context
+from threadkeep.memory.errors import Conflict, InvalidSetting
+from threadkeep.memory.history import Entry
+from threadkeep.memory.holder import is_dead
+from threadkeep.memory.message import JSON, MessageLike, read_message
+from threadkeep.memory.replay import replay
+from threadkeep.memory.setup import Setup
+from threadkeep.memory.stream import Stream
+from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
+from threadkeep.stores.appending import Appended
+from threadkeep.stores.queries import CallRow
+from threadkeep.stores.rows import Prepared
+from threadkeep.stores.sql import check_name
+from threadkeep.stores.turns import Busy
+from threadkeep.strategies.base import Strategy
+
+
+class Session:
+    """One conversation of one owner. Made by `Memory.session`; any number of handles may name the same one."""
+
+    def __init__(self, setup: Setup, name: str, owner: str, instructions: str | None = None) -> None:
+        self._setup = setup
+        self.name = check_name(name, "a session's name")
+        self.owner = check_name(owner, "an owner")
+        self._instructions = instructions
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, owner={self.owner!r})"
+
+    def turn(
+        self,
+        message: MessageLike,
+        *,
+        key: str | None = None,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        strategy: Strategy | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> Turn:
+        """A turn that the caller answers with a client of his own: `with session.turn(text) as turn: … turn.finish(reply)`.
+
+        Args:
+            message: the user's.
+            key: names the turn: sent again, it is the same turn, and a finished one gives its reply at once.
+            tools: in OpenAI's format; counted, and part of `turn.request`.
+            response_format: in OpenAI's format.
+            max_tokens: kept free for the reply, in place of the budget's share.
+            instructions: in place of the session's.
+            timeout: seconds to wait for another turn of this session; 0 does not wait.
+
+        Raises (on entering):
+            Conflict: another turn held the session for all that time.
+            KeyReused: the key came before with another message.
+        """
+        return Turn(
+            self._setup,
+            self.owner,
+            self.name,
+            message,
+            key=None if key is None else check_name(key, "a key"),
+            tools=tools,
+            response_format=response_format,
+            max_tokens=max_tokens,
+            instructions=self._instructions if instructions is None else instructions,
+            strategy=strategy,
+            timeout=timeout,
+        )
+
+    def stream(
+        self,
+        message: MessageLike,
+        *,
+        key: str | None = None,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> Stream:
+        """A turn that the backend answers, event by event: `with session.stream(text) as stream: for event in stream: …`.
+
+        Leaving early stores what was said, as interrupted. Arguments as for `turn`.
+        """
+        turn = self.turn(
+            message,
+            key=key,
+            tools=tools,
+            response_format=response_format,
+            max_tokens=max_tokens,
+            instructions=instructions,
+            timeout=timeout,
+        )
+        return Stream(turn, self._setup.backend)
+
+    def chat(
+        self,
+        message: MessageLike,
+        *,
+        key: str | None = None,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> Reply:
+        """A turn that the backend answers, as one reply. Arguments as for `turn`."""
+        with self.stream(
+            message,
+            key=key,
+            tools=tools,
+            response_format=response_format,
+            max_tokens=max_tokens,
+            instructions=instructions,
+            timeout=timeout,
+        ) as stream:
+            for _ in stream:
+                pass
+        return stream.reply
+
+    def context(
+        self,
+        message: MessageLike | None = None,
+        *,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        strategy: Strategy | None = None,
+        budget: Budget | None = None,
+        as_of: int | Turn | None = None,
+    ) -> Context:
+        """The context as if this message came next, or of the log as it is; stores nothing.
+
+        Args:
+            as_of: a turn, or its number: the context that this turn was sent, made again from its record.
+
+        Raises:
+            CannotFit: no valid context exists within the budget.
+            NotFound: `as_of` names no turn that has a context.
+        """
+        if as_of is not None:
+            if message is not None:
+                raise InvalidSetting("context(as_of=…) makes a past context again: it takes no message")
+            turn_id = as_of if isinstance(as_of, int) else as_of.id
+            if turn_id is None:
+                raise InvalidSetting("context(as_of=turn): that turn has not begun")
+            return replay(self._setup.store, self.owner, self.name, turn_id)
+        supposed = None if message is None else self._setup.prepare(read_message(message))
+        with self._setup.store.history(self.owner, self.name, supposed) as (history, row, newest):
+            request = self._setup.request(
+                row,
+                newest,
+                instructions=self._instructions if instructions is None else instructions,
+                tools=tools,
+                response_format=response_format,
+                max_tokens=max_tokens,
+                strategy=strategy,
+                budget=budget,
+            )
+            return assemble(history, request)
+
+    def append(
+        self,
+        *messages: MessageLike,
+        key: str | None = None,
+        created_at: datetime | None = None,
+        metadata: JSON | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> list[Entry]:
+        """Store messages outside of a turn, all or none: an import, or a conversation that was held elsewhere.
+
+        Args:
+            key: names the batch: sent again, nothing is written twice.
+            created_at: when they were said, with a time zone; now, where none is given.
+            metadata: kept with each of them.
+            timeout: seconds to wait while a turn holds the session.
+
+        Raises:
+            Conflict: a turn held the session for all that time.
+            KeyReused: the key came before with other content.
+        """
+        prepared = self.prepare(messages, created_at, metadata)
+        if not prepared:
+            return []
+        for pause in waits(timeout):
+            added = self.try_append(prepared, key)
+            if isinstance(added, Appended):
+                return list(added.entries)
+            time.sleep(pause)
+        raise self.still_held(timeout)
+
+    def prepare(self, messages: Sequence[MessageLike], created_at: datetime | None, metadata: JSON | None) -> list[Prepared]:
+        """Messages ready to be stored, all read before any is."""
+        read = [read_message(message, place=f"messages[{at}]") for at, message in enumerate(messages)]
+        return [self._setup.prepare(message, created_at=created_at, metadata=metadata) for message in read]
+
+    def try_append(self, prepared: Sequence[Prepared], key: str | None) -> Appended | Busy:
+        """Append if no turn holds the session."""
+        return self._setup.store.append(
+            self.owner,
+            self.name,
+            prepared,
+            key=None if key is None else check_name(key, "a key"),
+            tokenizer=self._setup.counting.name,
+            is_dead=is_dead,
+            settle_draft=self._setup.prepare_draft,
+        )
+
+    def still_held(self, timeout: float) -> Conflict:
+        """The error for having waited in vain."""
+        return Conflict(f"a turn held session {self.name!r} for {timeout:g} s: within that turn, append with turn.append()")
+
+    def entries(self, after: int = 0, limit: int = 100) -> list[Entry]:
+        """A page of the log, oldest first: at most `limit` entries behind seq `after`.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        if not isinstance(limit, int) or limit < 1:
+            raise InvalidSetting(f"entries(limit={limit!r}): a number from 1")
+        return self._setup.store.entries(self.owner, self.name, after=max(0, after), limit=limit)
+
+    def pin(self, seq: int) -> None:
+        """Keep an entry in every later context.
+
+        Raises:
+            NotFound: there is no such session or entry.
+        """
+        self._setup.store.pin(self.owner, self.name, seq)
+
+    def calls(self) -> list[CallRow]:
+        """The session's model calls, oldest first: tokens, cached tokens, milliseconds."""
+        return self._setup.store.calls(self.owner, self.name)
+
+    def delete(self) -> None:
+        """Delete the session with everything that belongs to it.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        self._setup.store.delete_session(self.owner, self.name)

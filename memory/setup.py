@@ -1,0 +1,138 @@
+"""What a `Memory` was given, resolved to what a turn needs: store, backend, counting, budget, strategy, instructions."""
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from threadkeep.backends.base import Backend
+from threadkeep.backends.llama_cpp import LlamaCpp
+from threadkeep.memory.assemble import Request
+from threadkeep.memory.budget import Budget
+from threadkeep.memory.context import tools_of
+from threadkeep.memory.counting import Counting
+from threadkeep.memory.errors import InvalidSetting, NoBackend
+from threadkeep.memory.fitting import Profile
+from threadkeep.memory.history import Status
+from threadkeep.memory.manifest import Manifest
+from threadkeep.memory.message import JSON, Message
+from threadkeep.memory.tokens import TokenCounter
+from threadkeep.stores.queries import SessionRow, TurnRow
+from threadkeep.stores.rows import Prepared, prepare
+from threadkeep.stores.sql import SQLStore
+from threadkeep.strategies.base import Strategy
+from threadkeep.strategies.sliding_window import SlidingWindow
+
+MOST_REPLY = 1024
+"""Tokens kept free for the reply where no budget is given: a quarter of the window, and at most this."""
+
+
+class Setup:
+    """The parts of one `Memory`. The bundled model is loaded when it is first needed, and only if nothing stands in for it."""
+
+    def __init__(
+        self,
+        store: SQLStore,
+        backend: Backend | None,
+        strategy: Strategy | None,
+        budget: Budget | None,
+        counter: TokenCounter | None,
+        instructions: str | None,
+    ) -> None:
+        if strategy is not None and not isinstance(strategy, Strategy):
+            raise InvalidSetting(f"strategy={strategy!r}: a strategy is an object with a method pick(history, budget)")
+        if budget is not None and not isinstance(budget, Budget):
+            raise InvalidSetting(f"budget={budget!r}: write Budget(window, reply=…)")
+        if counter is not None and not isinstance(counter, TokenCounter):
+            raise InvalidSetting(f"counter={counter!r}: a counter has name, additive, count() and count_request()")
+        if instructions is not None and not isinstance(instructions, str):
+            raise InvalidSetting(f"instructions={instructions!r:.80}: text, or None")
+        if counter is not None and backend is None and budget is None:
+            raise InvalidSetting("a counter without a backend leaves the window unknown: give budget=Budget(window, reply=…) too")
+        self.store = store
+        self.strategy: Strategy = strategy or SlidingWindow()
+        self.instructions = instructions
+        self._backend = backend
+        self._budget = budget
+        self._counter = counter
+        self._counting: Counting | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def backend(self) -> Backend:
+        """What answers.
+
+        Raises:
+            NoBackend: this memory has a counter of its own and no backend.
+        """
+        with self._lock:
+            if self._backend is None:
+                if self._counter is not None:
+                    raise NoBackend(
+                        "this Memory has a counter but no backend, so it can assemble and store but not answer: "
+                        "give backend=…, or hold the turn yourself (`with session.turn(text) as turn: … turn.finish(reply)`)"
+                    )
+                self._backend = LlamaCpp()
+            return self._backend
+
+    @property
+    def counting(self) -> Counting:
+        """Counts as the backend does, or as the given counter."""
+        with self._lock:
+            if self._counting is None:
+                profile = Profile() if self._counter is not None and self._backend is None else self.backend.profile
+                self._counting = Counting(self._counter or self.backend.counter, profile)
+            return self._counting
+
+    @property
+    def budget(self) -> Budget:
+        if self._budget is None:
+            window = self.backend.window
+            self._budget = Budget(window, reply=min(MOST_REPLY, window // 4))
+        return self._budget
+
+    def prepare(
+        self, message: Message, *, status: Status = "complete", created_at: datetime | None = None, metadata: JSON | None = None
+    ) -> Prepared:
+        """A message ready to be stored."""
+        return prepare(message, self.counting, status=status, created_at=created_at, metadata=metadata)
+
+    def prepare_draft(self, draft: str) -> Prepared:
+        """A dead holder's draft as the interrupted entry that it becomes."""
+        return self.prepare(Message.from_dict(json.loads(draft)), status="interrupted")
+
+    def request(
+        self,
+        session: SessionRow | None,
+        previous: TurnRow | None,
+        *,
+        instructions: str | None = None,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        strategy: Strategy | None = None,
+        budget: Budget | None = None,
+        replaced: frozenset[int] = frozenset(),
+    ) -> Request:
+        """What a context of this session is assembled from."""
+        budget = budget or self.budget
+        return Request(
+            strategy=strategy or self.strategy,
+            budget=budget if max_tokens is None else replace(budget, reply=max_tokens),
+            counting=self.counting,
+            instructions=self.instructions if instructions is None else instructions,
+            tools=tools_of(tools),
+            response_format=response_format,
+            counted=session is None or session.tokenizer == self.counting.name,
+            replaced=replaced,
+            previous=Manifest.from_json(previous.manifest) if previous and previous.manifest else None,
+            **({} if session is None else {"clip_tokens": session.clip}),
+        )
+
+    def close(self) -> None:
+        """Let go of the backend, where this setup made or was given one, and of the store's connections."""
+        with self._lock:
+            if self._backend is not None:
+                self._backend.close()
+        self.store.close()

@@ -1,0 +1,141 @@
+"""A reply as it comes: events from the backend, drafts on disk, and at the end, whole or cut, an entry."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from threadkeep.backends.base import Backend, Event, Finish, Reply, Usage
+from threadkeep.memory.context import Context
+from threadkeep.memory.errors import BackendError, Conflict, StoreBusy
+from threadkeep.memory.message import Message, ToolCall
+from threadkeep.memory.turn import Turn
+
+
+class Stream:
+    """A reply as it comes: a context manager that yields `Event`s. Leaving early stores what was said, as interrupted."""
+
+    def __init__(self, turn: Turn, backend: Backend) -> None:
+        self.turn = turn
+        self._backend = backend
+        self._events: Iterator[Event] | None = None
+        self._texts: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._finish: Finish | None = None
+        self._usage: Usage | None = None
+        self._context: Context | None = None
+        self._left = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.turn.__enter__()
+        return self.start()
+
+    def start(self) -> Self:
+        """Ask the model, the turn being held; a turn that was answered before gives its reply at once."""
+        try:
+            if self.turn.reply is None:
+                self._context = self.turn.context
+                self._events = iter(self._backend.stream(self._context))
+            else:
+                self._events = iter([Event(self.turn.reply.text, self.turn.reply.message.tool_calls)])
+        except BaseException:
+            self.turn.release()
+            raise
+        return self
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        if self._events is None:
+            raise Conflict("the stream is not open: write `with session.stream(…) as stream:` and read it inside, once")
+        if self._left.is_set():
+            self.close()
+            raise StopIteration
+        try:
+            event = next(self._events)
+            self._take(event)
+        except StopIteration:
+            self._complete()
+            raise
+        except BaseException:
+            self.close()
+            raise
+        return event
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def context(self) -> Context:
+        """What the model was sent."""
+        if self._context is None:
+            raise Conflict("there is no context: the stream is not open yet, or the turn was answered before")
+        return self._context
+
+    @property
+    def reply(self) -> Reply:
+        """The reply as stored, once the stream is over.
+
+        Raises:
+            Conflict: it is not over yet, or ended before anything was said.
+        """
+        if self.turn.reply is None:
+            raise Conflict("there is no reply: read the stream to its end first; or it was left before anything was said")
+        return self.turn.reply
+
+    @property
+    def text(self) -> str:
+        """What was said so far."""
+        return "".join(self._texts)
+
+    @property
+    def left(self) -> bool:
+        """Whether somebody asked it to stop."""
+        return self._left.is_set()
+
+    def leave(self) -> None:
+        """Stop at the next event; may be called from another thread."""
+        self._left.set()
+
+    def close(self) -> None:
+        """Stop the model and store what was said; does nothing once the stream is over."""
+        if self._events is None:
+            return
+        events, self._events = self._events, None
+        try:
+            stop = getattr(events, "close", None)
+            if stop is not None:
+                stop()
+        finally:
+            if self.turn.reply is None:
+                self._store_cut()
+
+    def _store_cut(self) -> None:
+        if self._texts or self._calls:
+            self.turn.end(self._message(), "interrupted", self._usage, self._finish, self._backend.name)
+        else:
+            self.turn.release()
+
+    def _take(self, event: Event) -> None:
+        if event.text:
+            self._texts.append(event.text)
+        self._calls.extend(event.tool_calls)
+        self._finish = event.finish or self._finish
+        self._usage = event.usage or self._usage
+        if self.turn.reply is None and (self._texts or self._calls):
+            with suppress(StoreBusy):  # the next event tries again
+                self.turn.save_draft(self._message)
+
+    def _complete(self) -> None:
+        self._events = None
+        if self.turn.reply is not None:
+            return
+        if self._finish is None:
+            self._store_cut()
+            raise BackendError(f"{self._backend.name} stopped without saying why; what it had said is stored as interrupted")
+        self.turn.end(self._message(), "complete", self._usage, self._finish, self._backend.name)
+
+    def _message(self) -> Message:
+        return Message.assistant(self.text if self._texts or not self._calls else None, tool_calls=self._calls)

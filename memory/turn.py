@@ -1,0 +1,273 @@
+"""One turn: the lease on a session from the user's message to the reply, and the context in between.
+
+Beginning appends the user's message, safe on disk before any model is called; finishing appends the reply, if the turn still holds the
+lease. A turn that ends without a reply can be taken up again under the same key.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from threadkeep.backends.base import Finish, Reply, Usage
+from threadkeep.memory.assemble import assemble
+from threadkeep.memory.completion import as_mapping, read_finish, read_model, read_usage
+from threadkeep.memory.context import Context
+from threadkeep.memory.errors import Conflict, InvalidSetting, LeaseLost
+from threadkeep.memory.history import Entry, Status
+from threadkeep.memory.holder import is_dead, new_holder
+from threadkeep.memory.manifest import text_of
+from threadkeep.memory.message import JSON, Message, MessageLike, read_message
+from threadkeep.memory.setup import Setup
+from threadkeep.memory.upkeep import keeper
+from threadkeep.stores.rows import Prepared, encode
+from threadkeep.stores.turns import Answered, Busy, Held
+from threadkeep.strategies.base import Strategy
+
+DRAFT_SECONDS = 1.0
+"""How much of a reply a dying process may lose."""
+WAIT_SECONDS = 30.0
+"""How long a turn waits for another one of its session, unless told otherwise."""
+FIRST_LOOK, LONGEST_LOOK = 0.005, 0.25
+"""Seconds between two looks whether the session is free: the first, doubled until the longest."""
+
+
+class Turn:
+    """One turn of a session, held: use it as a context manager. Made by `Session.turn`.
+
+    Inside, `request` is what to send; `finish` stores the reply. `append` stores what comes in between (tool calls and results), after
+    which `request` is assembled anew. Leaving without `finish` stores no reply: the same key takes the turn up again.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        owner: str,
+        name: str,
+        message: MessageLike,
+        *,
+        key: str | None = None,
+        tools: Sequence[object] | None = None,
+        response_format: JSON | None = None,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        strategy: Strategy | None = None,
+        timeout: float = WAIT_SECONDS,
+    ) -> None:
+        self._setup = setup
+        self._owner, self._name, self._key = owner, name, key
+        self._message = read_message(message)
+        if self._message.role != "user":
+            raise InvalidSetting(f"a turn begins with a user's message, not with one of role {self._message.role!r}: use append()")
+        self._options = {
+            "tools": tools,
+            "response_format": response_format,
+            "max_tokens": max_tokens,
+            "instructions": instructions,
+            "strategy": strategy,
+        }
+        self.timeout = timeout
+        """Seconds to wait for another turn of the session."""
+        self._held: Held | None = None
+        self._reply: Reply | None = None
+        self._context: Context | None = None
+        self._unsaved: dict[str, object] = {}
+        self._texts: dict[str, bytes] = {}
+        self._draft_saved = 0.0
+        self._replaced: frozenset[int] = frozenset()
+        self.id: int | None = None
+        """The turn's number in its session, from 1; None before it began."""
+
+    def __enter__(self) -> Self:
+        prepared = self.prepare()
+        for pause in waits(self.timeout):
+            if self.try_begin(prepared):
+                return self
+            time.sleep(pause)
+        raise self.still_busy()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+    def prepare(self) -> Prepared:
+        """The user's message, ready to be stored."""
+        return self._setup.prepare(self._message)
+
+    def try_begin(self, prepared: Prepared) -> bool:
+        """Begin the turn if nobody else holds the session; whether it began."""
+        begun = self._setup.store.begin_turn(
+            self._owner,
+            self._name,
+            prepared,
+            key=self._key,
+            holder=new_holder(),
+            tokenizer=self._setup.counting.name,
+            is_dead=is_dead,
+            settle_draft=self._setup.prepare_draft,
+        )
+        if isinstance(begun, Busy):
+            self.id = begun.turn_id
+            return False
+        self.id = begun.turn_id
+        if isinstance(begun, Answered):
+            self._reply = _reply_of(begun.reply)
+            return True
+        self._held = begun
+        self._draft_saved = time.monotonic()
+        if begun.retried:
+            with self._setup.store.history_of(begun.session) as history:
+                said = history.between(begun.user.seq + 1, begun.session.head.seq)
+            self._replaced = frozenset(entry.seq for entry in said if entry.status == "interrupted")
+        keeper.hold(self)
+        return True
+
+    def still_busy(self) -> Conflict:
+        """The error for having waited in vain."""
+        return Conflict(
+            f"session {self._name!r} is held by turn {self.id}, and {self.timeout:g} s of waiting have passed: "
+            "try again, or wait longer (timeout=…). Within a turn, append with turn.append()"
+        )
+
+    @property
+    def held(self) -> Held:
+        """The lease.
+
+        Raises:
+            Conflict: the turn has not begun, or is over.
+        """
+        if self._held is None:
+            raise Conflict("the turn is not held: use it inside `with session.turn(…) as turn:`, and finish it once")
+        return self._held
+
+    @property
+    def user(self) -> Entry:
+        """The user's message as stored."""
+        return self.held.user
+
+    @property
+    def reply(self) -> Reply | None:
+        """The reply, once there is one; at once where the same key was answered before."""
+        return self._reply
+
+    @property
+    def context(self) -> Context:
+        """What to send to the model, assembled when first asked for, and again after `append`.
+
+        Raises:
+            CannotFit: no valid context exists within the budget.
+        """
+        held = self.held
+        if self._context is None:
+            request = self._setup.request(held.session, held.previous, replaced=self._replaced, **self._options)  # type: ignore[arg-type]
+            with self._setup.store.history_of(held.session) as history:
+                self._context = assemble(history, request)
+            self._unsaved["manifest"] = encode(self._context.manifest)
+            self._texts = dict(map(text_of, (request.instructions, [request.tools, request.response_format])))
+        return self._context
+
+    @property
+    def messages(self) -> list[dict[str, object]]:
+        """The context's messages, in OpenAI's format."""
+        return self.context.messages
+
+    @property
+    def request(self) -> dict[str, object]:
+        """Arguments for `client.chat.completions.create(model=…, **turn.request)`."""
+        return self.context.request
+
+    def append(self, *messages: MessageLike) -> list[Entry]:
+        """Store what comes before the reply: calls of tools, and their results."""
+        read = [read_message(message, place=f"messages[{at}]", role="assistant") for at, message in enumerate(messages)]
+        return list(self._append([self._setup.prepare(message) for message in read], {}))
+
+    def draft(self, text: str) -> None:
+        """Save what was said so far, if the last saving is about a second ago. A dead process loses no more than that."""
+        self.save_draft(lambda: Message.assistant(text))
+
+    def save_draft(self, said: Callable[[], Message]) -> None:
+        """The same with a message, made only when it is saved."""
+        if time.monotonic() - self._draft_saved >= DRAFT_SECONDS:
+            self._write({"draft": encode(said().to_dict())})
+            self._draft_saved = time.monotonic()
+
+    def finish(self, reply: MessageLike, *, usage: Usage | None = None) -> Reply:
+        """Store the reply and end the turn. `reply` may be a whole completion: then its usage is kept in the ledger.
+
+        Raises:
+            LeaseLost: another holder took the session; nothing was written.
+            InvalidMessage: it is no assistant's message.
+        """
+        message = read_message(reply, place="reply", role="assistant")
+        if message.role != "assistant":
+            raise InvalidSetting(f"a reply is an assistant's message, not one of role {message.role!r}")
+        completion = as_mapping(reply)
+        return self.end(message, "complete", usage or read_usage(completion), read_finish(completion), read_model(completion))
+
+    def end(self, message: Message, status: Status, usage: Usage | None, finish: Finish | None, model: str) -> Reply:
+        """Store a reply, whole or cut, and end the turn."""
+        state = "done" if status == "complete" else "interrupted"
+        call = None if usage is None else _call(usage, model)
+        (entry,) = self._append([self._setup.prepare(message, status=status)], {"state": state, "draft": None}, call)
+        self._over()
+        self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish)
+        return self._reply
+
+    def release(self) -> None:
+        """End the turn without a reply, if it is still held; a saved draft becomes an interrupted entry."""
+        if self._held is not None:
+            held = self._held
+            self._over()
+            with suppress(LeaseLost):  # whoever took the session has ended this turn
+                self._setup.store.release_turn(held, self._unsaved, self._texts, self._setup.prepare_draft)
+
+    def renew(self) -> None:
+        """Hold the lease on."""
+        if self._held is not None:
+            self._setup.store.write_turn(self._held, {})
+
+    def _append(self, prepared: Sequence[Prepared], values: JSON, call: JSON | None = None) -> Sequence[Entry]:
+        held = self.held
+        added = self._setup.store.append_to_turn(held, prepared, {**self._unsaved, **values}, self._texts, call)
+        self._held = replace(held, session=added.session)
+        self._context, self._unsaved, self._texts = None, {}, {}
+        return added.entries
+
+    def _write(self, values: JSON) -> None:
+        self._setup.store.write_turn(self.held, {**self._unsaved, **values}, self._texts)
+        self._unsaved, self._texts = {}, {}
+
+    def _over(self) -> None:
+        keeper.let_go(self)
+        self._held = None
+
+
+def waits(timeout: float) -> Iterator[float]:
+    """Seconds to sleep between looks, until `timeout` seconds have passed; at least one look."""
+    end = time.monotonic() + timeout
+    pause = FIRST_LOOK
+    while True:
+        left = end - time.monotonic()
+        yield max(0.0, min(pause * (0.5 + random.random()), left))  # spreads the waiting, guards nothing
+        if left <= 0:
+            return
+        pause = min(2 * pause, LONGEST_LOOK)
+
+
+def _reply_of(entry: Entry) -> Reply:
+    return Reply(entry.message, entry.seq, "interrupted" if entry.status == "interrupted" else "complete")
+
+
+def _call(usage: Usage, model: str) -> dict[str, object]:
+    """A reply's line in the ledger."""
+    return {
+        "purpose": "reply",
+        "model": model[:255],
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "first_token_ms": None if usage.first_token_ms is None else round(usage.first_token_ms),
+        "total_ms": None if usage.total_ms is None else round(usage.total_ms),
+    }
