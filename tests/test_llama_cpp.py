@@ -1,6 +1,7 @@
 """The model that runs in the process: exact counts, streaming, leaving early, a fork, bad input. With the smallest real model."""
 
 import multiprocessing
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -193,6 +194,25 @@ def test_a_forked_child_starts_an_engine_of_its_own(backend: LlamaCpp) -> None:
     child.join(60)
     assert child.exitcode == 0
     assert said.get() == here
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork() is for Linux")
+@pytest.mark.parametrize("use", ["pass", "assert backend.counter.additive"])
+def test_a_child_that_ends_by_itself_ends_well(use: str) -> None:
+    program = (
+        "import os, sys\n"
+        "from threadkeep.backends.llama_cpp import LlamaCpp\n"
+        f"backend = LlamaCpp({SMALLEST!r}, window=512, parallel=1)\n"
+        "assert backend.counter.additive\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        f"    {use}\n"
+        "    sys.exit(7)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    root = Path(__file__).parent.parent
+    ended = subprocess.run([sys.executable, "-c", program], cwd=root, timeout=60, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (7, "")
 
 
 @pytest.mark.parametrize(

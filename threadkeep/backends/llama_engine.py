@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import secrets
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping
@@ -53,6 +54,8 @@ class Engine:
         self.pid = os.getpid()
         self._key = secrets.token_urlsafe(32)
         self.server = _start(settings, self._key)
+        if _forked:
+            _keep(self.server)
         self._address = self.server.listening_address.removeprefix("http://")
         self._idle: list[http.client.HTTPConnection] = []
         self._leaving = threading.Event()
@@ -161,6 +164,8 @@ class Engine:
 
 _running: "weakref.WeakValueDictionary[Settings, Engine]" = weakref.WeakValueDictionary()
 _starting = threading.Lock()
+_forked = False
+"""Whether this process came by fork() from one that had an engine."""
 
 
 def engine_for(settings: Settings) -> Engine:
@@ -221,12 +226,26 @@ def _leave(engine: "weakref.ref[Engine]") -> None:
         found.leave()
 
 
+def _keep(server: _Server) -> None:
+    """Never free it."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
+
+
 def _forget() -> None:
-    """In a forked child: the parent's engine has no threads here, and waiting for them would never end, so it is never freed."""
-    global _running, _starting
+    """In a forked child: threads of llama.cpp (an engine's, its log's) stayed with the parent, and to wait for them hangs or aborts.
+
+    So what waits is never run: no engine is freed in the child, neither the parent's nor its own, and the C library's exit ends it.
+    """
+    global _running, _starting, _forked
+    _starting = threading.Lock()
+    if "xllamacpp" not in sys.modules:
+        return
     for engine in list(_running.values()):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine.server))
-    _running, _starting = weakref.WeakValueDictionary(), threading.Lock()
+        _keep(engine.server)
+    _running, _forked = weakref.WeakValueDictionary(), True
+    c = ctypes.CDLL(None)
+    if hasattr(c, "on_exit"):
+        c.on_exit(c._exit, None)
 
 
 if hasattr(os, "register_at_fork"):
