@@ -236,7 +236,7 @@ def _forget() -> None:
 
     So what waits is never run: no engine is freed in the child, neither the parent's nor its own, and the C library's exit ends it.
     """
-    global _running, _starting, _forked
+    global _running, _starting, _forked  # noqa: PLW0603 - a new process begins anew
     _starting = threading.Lock()
     if "xllamacpp" not in sys.modules:
         return
