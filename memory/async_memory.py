@@ -22,8 +22,9 @@ from threadkeep.memory.threads import Threads
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
 from threadkeep.stores.appending import Appended
-from threadkeep.stores.queries import CallRow, Listed
+from threadkeep.stores.queries import Listed
 from threadkeep.stores.sql import SQLStore
+from threadkeep.stores.turn_queries import CallRow
 from threadkeep.strategies.base import Strategy
 
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from threadkeep.memory.errors import InvalidSetting
-from threadkeep.memory.message import ImagePart, Message, Part, TextPart, ToolCall
+from threadkeep.memory.message import JSON, ImagePart, Message, Part, TextPart, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,16 @@ class Profile:
     def __post_init__(self) -> None:
         if self.system not in ("anywhere", "first"):
             raise InvalidSetting(f"Profile(system={self.system!r}): 'anywhere' or 'first'")
+
+    def to_dict(self) -> dict[str, object]:
+        """As a record keeps it."""
+        return {**asdict(self), "keys": sorted(self.keys)}
+
+    @classmethod
+    def from_dict(cls, record: JSON) -> "Profile":
+        """Read what `to_dict` made."""
+        given: dict[str, Any] = dict(record)
+        return cls(**{**given, "keys": frozenset(given["keys"])})
 
     @property
     def fits_plain(self) -> bool:

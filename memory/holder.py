@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from pathlib import Path
 
 
 def new_holder() -> str:
@@ -27,7 +28,7 @@ def is_dead(holder: str) -> bool:
 def _machine() -> str:
     """Host and process namespace: a process number says nothing in another container."""
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         namespace = ""
     return f"{socket.gethostname()}{namespace}"[:120]
@@ -36,7 +37,6 @@ def _machine() -> str:
 def _started(pid: int) -> str:
     """When a process started, in the kernel's ticks: a number used again belongs to another process."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
         return ""

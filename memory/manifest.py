@@ -64,7 +64,7 @@ class Manifest:
             strategy,
             (budget.window, budget.reply),
             counter,
-            {**asdict(profile), "keys": sorted(profile.keys)},
+            profile.to_dict(),
             head.seq,
             head.turn_seq,
             head.leading,

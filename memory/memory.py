@@ -76,7 +76,7 @@ class Memory:
         return self._setup.store.delete_owner(check_name(owner, "an owner"))
 
     def close(self) -> None:
-        """Let go of the backend and of the store's connections. Calling it twice is fine."""
+        """Let go of the bundled model and of the connections made here; what was handed in stays open. Calling it twice is fine."""
         self._setup.close()
 
 

@@ -27,7 +27,7 @@ def replay(store: SQLStore, owner: str, name: str, turn_id: int) -> Context:
     if turn.manifest is None:
         raise NotFound(f"turn {turn_id} of session {name!r} has no context: it ended before one was stored")
     record = Manifest.from_json(turn.manifest)
-    profile = Profile(**{**record.profile, "keys": frozenset(record.profile["keys"])})  # type: ignore[arg-type]  # as it was written
+    profile = Profile.from_dict(record.profile)
     instructions = json.loads(store.text(session.owner_id, record.instructions))
     tools, response_format = json.loads(store.text(session.owner_id, record.tools))
     chosen = [_pick(given) for given in record.picks]

@@ -17,9 +17,9 @@ from threadkeep.memory.setup import Setup
 from threadkeep.memory.stream import Stream
 from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
 from threadkeep.stores.appending import Appended
-from threadkeep.stores.queries import CallRow
 from threadkeep.stores.rows import Prepared
 from threadkeep.stores.sql import check_name
+from threadkeep.stores.turn_queries import CallRow
 from threadkeep.stores.turns import Busy
 from threadkeep.strategies.base import Strategy
 
@@ -57,6 +57,7 @@ class Session:
             response_format: in OpenAI's format.
             max_tokens: kept free for the reply, in place of the budget's share.
             instructions: in place of the session's.
+            strategy: in place of the memory's.
             timeout: seconds to wait for another turn of this session; 0 does not wait.
 
         Raises (on entering):
@@ -143,6 +144,13 @@ class Session:
         """The context as if this message came next, or of the log as it is; stores nothing.
 
         Args:
+            message: the user's; None: the log as it is.
+            tools: as for `turn`.
+            response_format: as for `turn`.
+            max_tokens: as for `turn`.
+            instructions: as for `turn`.
+            strategy: as for `turn`.
+            budget: in place of the memory's.
             as_of: a turn, or its number: the context that this turn was sent, made again from its record.
 
         Raises:
@@ -181,6 +189,7 @@ class Session:
         """Store messages outside of a turn, all or none: an import, or a conversation that was held elsewhere.
 
         Args:
+            *messages: in any of the forms that a message may have.
             key: names the batch: sent again, nothing is written twice.
             created_at: when they were said, with a time zone; now, where none is given.
             metadata: kept with each of them.

@@ -18,9 +18,10 @@ from threadkeep.memory.history import Status
 from threadkeep.memory.manifest import Manifest
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.tokens import TokenCounter
-from threadkeep.stores.queries import SessionRow, TurnRow
+from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared, prepare
 from threadkeep.stores.sql import SQLStore
+from threadkeep.stores.turn_queries import TurnRow
 from threadkeep.strategies.base import Strategy
 from threadkeep.strategies.sliding_window import SlidingWindow
 
@@ -54,6 +55,7 @@ class Setup:
         self.strategy: Strategy = strategy or SlidingWindow()
         self.instructions = instructions
         self._backend = backend
+        self._closes_backend = backend is None
         self._budget = budget
         self._counter = counter
         self._counting: Counting | None = None
@@ -131,8 +133,8 @@ class Setup:
         )
 
     def close(self) -> None:
-        """Let go of the backend, where this setup made or was given one, and of the store's connections."""
+        """Let go of the bundled model, where it was loaded here, and of the store's connections. What was handed in stays open."""
         with self._lock:
-            if self._backend is not None:
+            if self._backend is not None and self._closes_backend:
                 self._backend.close()
         self.store.close()

@@ -17,9 +17,11 @@ _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U
 _PIECE = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _STOP = frozenset(
-    "a about after all also am an and any are as at be because been but by can could did do does for from had has have he her him his how i "
-    "if in into is it its just me my no not of on or our out she so some than that the their them then there these they this to up us was we "
-    "were what when where which who will with would you your".split()
+    (
+        "a about after all also am an and any are as at be because been but by can could did do does for from had has "
+        "have he her him his how i if in into is it its just me my no not of on or our out she so some than that the "
+        "their them then there these they this to up us was we were what when where which who will with would you your"
+    ).split()
 )
 _stemmer = threading.local()
 

@@ -102,7 +102,8 @@ def append(connection: Connection, session: SessionRow, prepared: Sequence[Prepa
                 raise KeyReused(f"the key {key!r} was used for other content, at entry {seq} of session {session.name!r}: take a new key")
             return Appended(session, tuple(queries.entries_between(connection, session, seq, seq + len(prepared) - 1)), repeated=True)
     now = now_us()
-    head, entries = session.head, []
+    head = session.head
+    entries: list[Entry] = []
     for one in prepared:
         place, head = follow(head, one.message, one.tokens, one.shown_tokens)
         entries.append(entry_of(one, place, now, None if entries else key))

@@ -4,6 +4,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -52,12 +53,12 @@ def open_engine(url: str | URL) -> Engine:
 
 
 def _check_folder(url: URL) -> None:
-    folder = os.path.dirname(url.database or "")
-    if folder and not os.path.isdir(folder):
+    folder = Path(url.database or "").parent
+    if not folder.is_dir():
         raise InvalidSetting(f"the folder {folder} of the database {url.database} does not exist")
 
 
-def _prepare_sqlite(connection: SQLiteConnection, record: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(connection: SQLiteConnection, _: ConnectionPoolEntry) -> None:
     """The driver begins no transaction by itself; the rest is set outside of one, the waiting time first."""
     connection.isolation_level = None
     for pragma in (f"busy_timeout = {BUSY_MS}", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete, func, insert, or_, select, update
 
 from threadkeep.memory.history import Entry, Head, moment
-from threadkeep.stores.schema import blobs, branches, calls, messages, metadata, owners, pins, sessions, terms, turns
+from threadkeep.stores.schema import branches, messages, metadata, owners, pins, sessions, terms
 
 ENTRY = tuple(
     messages.c[name]
@@ -47,21 +47,8 @@ class SessionRow:
     head: Head
 
 
-class TurnRow(NamedTuple):
-    """A turn as stored."""
-
-    id: int
-    branch_id: int
-    user_seq: int
-    reply_seq: int | None
-    holder: str
-    until_us: int
-    state: str
-    draft: str | None
-    manifest: str | None
-
-
-def _at(table: Table, *columns: str) -> ColumnElement[bool]:
+def at(table: Table, *columns: str) -> ColumnElement[bool]:
+    """The condition that a row is the owner's, and has these columns' bound values."""
     return and_(*(table.c[name] == bindparam(f"b_{name}") for name in ("owner_id", *columns)))
 
 
@@ -70,17 +57,17 @@ def _at(table: Table, *columns: str) -> ColumnElement[bool]:
 _OWNER = select(owners.c.id).where(owners.c.name == bindparam("b_name"))
 _SESSION = (
     select(
-        sessions.c["owner_id", "id", "active_branch", "name", "tokenizer", "clip", "revision"],
-        branches.c["lineage", "head_seq", "head_tokens", "head_shown", "head_group", "head_turn", "open_calls", "leading"],
+        *(sessions.c[name] for name in "owner_id id active_branch name tokenizer clip revision".split()),
+        *(branches.c[name] for name in "lineage head_seq head_tokens head_shown head_group head_turn open_calls leading".split()),
     )
     .join_from(owners, sessions, sessions.c.owner_id == owners.c.id)
     .join(branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
 )
 _SESSION_BY_NAME = _SESSION.where(owners.c.name == bindparam("b_owner"), sessions.c.name == bindparam("b_name"))
 _SESSION_LOCKED = _SESSION_BY_NAME.with_for_update(of=branches)
-_SESSION_BY_ID = _SESSION.where(_at(sessions, "id")).with_for_update(of=branches)
-_MOVE_HEAD = update(branches).where(_at(branches, "id"))
-_TOUCH = update(sessions).where(_at(sessions, "id"))
+_SESSION_BY_ID = _SESSION.where(at(sessions, "id")).with_for_update(of=branches)
+_MOVE_HEAD = update(branches).where(at(branches, "id"))
+_TOUCH = update(sessions).where(at(sessions, "id"))
 
 
 def find_owner(connection: Connection, name: str) -> int | None:
@@ -103,7 +90,7 @@ def find_session_again(connection: Connection, session: SessionRow) -> SessionRo
     return None if found is None else _read_session(found)
 
 
-def _read_session(found: Row[Any]) -> SessionRow:
+def _read_session(found: Sequence[Any]) -> SessionRow:
     (owner_id, session_id, branch_id, name, tokenizer, clip, revision, lineage, seq, tokens, shown, group, turn, calls_open, leading) = (
         found
     )
@@ -159,11 +146,11 @@ class Listed(NamedTuple):
     updated_us: int
 
     @property
-    def created_at(self) -> datetime:
+    def createdat(self) -> datetime:
         return moment(self.created_us)
 
     @property
-    def updated_at(self) -> datetime:
+    def updatedat(self) -> datetime:
         """When something was last appended."""
         return moment(self.updated_us)
 
@@ -229,17 +216,17 @@ def delete_owner(connection: Connection, owner_id: int) -> int:
 
 _RANGE = (
     select(*ENTRY)
-    .where(_at(messages, "branch_id"), messages.c.seq >= bindparam("b_first"), messages.c.seq <= bindparam("b_last"))
+    .where(at(messages, "branch_id"), messages.c.seq >= bindparam("b_first"), messages.c.seq <= bindparam("b_last"))
     .order_by(messages.c.seq)
 )
 _PAGE = _RANGE.limit(bindparam("b_limit"))
-_SEQS = select(*ENTRY).where(_at(messages, "branch_id"), messages.c.seq.in_(bindparam("b_seqs", expanding=True))).order_by(messages.c.seq)
+_SEQS = select(*ENTRY).where(at(messages, "branch_id"), messages.c.seq.in_(bindparam("b_seqs", expanding=True))).order_by(messages.c.seq)
 _SHOWN = (
     select(*ENTRY)
-    .where(_at(messages, "branch_id"), messages.c.cum_shown > bindparam("b_low"), messages.c.cum_shown <= bindparam("b_high"))
+    .where(at(messages, "branch_id"), messages.c.cum_shown > bindparam("b_low"), messages.c.cum_shown <= bindparam("b_high"))
     .order_by(messages.c.cum_shown, messages.c.seq)
 )
-_KEY = select(messages.c.seq, messages.c.key_digest).where(_at(messages, "branch_id", "key"))
+_KEY = select(messages.c.seq, messages.c.key_digest).where(at(messages, "branch_id", "key"))
 
 
 def add_entries(connection: Connection, rows: Sequence[Mapping[str, object]], term_rows: Sequence[Mapping[str, object]]) -> None:
@@ -248,7 +235,7 @@ def add_entries(connection: Connection, rows: Sequence[Mapping[str, object]], te
         connection.execute(insert(terms), [dict(row) for row in term_rows])
 
 
-def _within(session: SessionRow, first: int, last: int) -> Iterable[tuple[Segment, int, int]]:
+def within(session: SessionRow, first: int, last: int) -> Iterable[tuple[Segment, int, int]]:
     """The segments that hold some of these seqs, oldest first, with the part they hold."""
     for segment in session.segments:
         low, high = max(first, segment.first), min(last, segment.last)
@@ -259,7 +246,7 @@ def _within(session: SessionRow, first: int, last: int) -> Iterable[tuple[Segmen
 def entries_between(connection: Connection, session: SessionRow, first: int, last: int, limit: int | None = None) -> list[Entry]:
     """Entries by seq, both ends included; at most `limit`, the oldest."""
     found: list[Entry] = []
-    for segment, low, high in _within(session, first, last):
+    for segment, low, high in within(session, first, last):
         values: dict[str, object] = {
             "b_owner_id": session.owner_id,
             "b_branch_id": segment.branch_id,
@@ -310,7 +297,7 @@ def find_key(connection: Connection, session: SessionRow, key: str) -> tuple[int
 # Pins.
 
 _PINS = select(pins.c.seq).where(
-    _at(pins, "branch_id"), pins.c.seq >= bindparam("b_first"), pins.c.seq <= bindparam("b_last"), pins.c.since_seq <= bindparam("b_at")
+    at(pins, "branch_id"), pins.c.seq >= bindparam("b_first"), pins.c.seq <= bindparam("b_last"), pins.c.since_seq <= bindparam("b_at")
 )
 
 
@@ -333,117 +320,3 @@ def add_pin(connection: Connection, session: SessionRow, seq: int) -> None:
     connection.execute(
         insert(pins), {"owner_id": session.owner_id, "branch_id": session.branch_id, "seq": seq, "since_seq": session.head.seq}
     )
-
-
-# Turns.
-
-_TURN = select(*(turns.c[name] for name in TurnRow._fields)).where(_at(turns, "session_id"))
-_NEWEST_TURN = _TURN.order_by(turns.c.id.desc()).limit(1)
-_TURN_BY_ID = _TURN.where(turns.c.id == bindparam("b_id"))
-_TURN_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id == bindparam("b_branch_id"))
-_HELD_TURN = update(turns).where(_at(turns, "session_id", "id", "holder"), turns.c.state == "open")
-_ANY_TURN = update(turns).where(_at(turns, "session_id", "id"))
-
-
-def newest_turn(connection: Connection, session: SessionRow) -> TurnRow | None:
-    row = connection.execute(_NEWEST_TURN, {"b_owner_id": session.owner_id, "b_session_id": session.id}).one_or_none()
-    return None if row is None else TurnRow._make(row)
-
-
-def find_turn(connection: Connection, session: SessionRow, turn_id: int) -> TurnRow | None:
-    row = connection.execute(_TURN_BY_ID, {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_id": turn_id}).one_or_none()
-    return None if row is None else TurnRow._make(row)
-
-
-def turn_of(connection: Connection, session: SessionRow, user_seq: int) -> TurnRow | None:
-    """The turn that a user message of the lineage began."""
-    for segment, _, _ in _within(session, user_seq, user_seq):
-        values = {
-            "b_owner_id": session.owner_id,
-            "b_session_id": session.id,
-            "b_user_seq": user_seq,
-            "b_branch_id": segment.branch_id,
-        }
-        row = connection.execute(_TURN_BY_USER, values).one_or_none()
-        return None if row is None else TurnRow._make(row)
-    return None
-
-
-def add_turn(connection: Connection, session: SessionRow, values: Mapping[str, object]) -> None:
-    connection.execute(insert(turns), {"owner_id": session.owner_id, "session_id": session.id, **values})
-
-
-def change_held_turn(
-    connection: Connection, owner_id: int, session_id: int, turn_id: int, holder: str, values: Mapping[str, object]
-) -> bool:
-    """Write to a turn if this holder still has it; whether he has."""
-    bound = {"b_owner_id": owner_id, "b_session_id": session_id, "b_id": turn_id, "b_holder": holder}
-    return connection.execute(_HELD_TURN.values(dict(values)), bound).rowcount == 1
-
-
-def change_turn(connection: Connection, session: SessionRow, turn_id: int, values: Mapping[str, object]) -> None:
-    bound = {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_id": turn_id}
-    connection.execute(_ANY_TURN.values(dict(values)), bound)
-
-
-# Blobs and the ledger.
-
-_BLOB = select(blobs.c.bytes).where(_at(blobs, "sha256"))
-_HAS_BLOB = select(blobs.c.sha256).where(_at(blobs, "sha256"))
-_CALLS = (
-    select(
-        calls.c[
-            "turn_id",
-            "purpose",
-            "model",
-            "prompt_tokens",
-            "cached_tokens",
-            "completion_tokens",
-            "first_token_ms",
-            "total_ms",
-            "cost",
-            "created_us",
-        ]
-    )
-    .where(_at(calls, "session_id"))
-    .order_by(calls.c.id)
-)
-
-
-class CallRow(NamedTuple):
-    """A model call as stored."""
-
-    turn_id: int | None
-    purpose: str
-    model: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    first_token_ms: int | None
-    total_ms: int | None
-    cost: str | None
-    """An exact decimal."""
-    created_us: int
-
-    @property
-    def created_at(self) -> datetime:
-        return moment(self.created_us)
-
-
-def find_blob(connection: Connection, owner_id: int, sha256: str) -> bytes | None:
-    return connection.execute(_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none()
-
-
-def keep_blob(connection: Connection, owner_id: int, sha256: str, media_type: str, data: bytes) -> None:
-    """Store bytes under their hash, once an owner."""
-    if connection.execute(_HAS_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none() is None:
-        connection.execute(insert(blobs), {"owner_id": owner_id, "sha256": sha256, "media_type": media_type, "bytes": data})
-
-
-def add_call(connection: Connection, owner_id: int, values: Mapping[str, object]) -> None:
-    connection.execute(insert(calls), {"owner_id": owner_id, **values})
-
-
-def list_calls(connection: Connection, session: SessionRow) -> list[CallRow]:
-    values = {"b_owner_id": session.owner_id, "b_session_id": session.id}
-    return [CallRow._make(row) for row in connection.execute(_CALLS, values)]

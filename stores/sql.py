@@ -10,13 +10,14 @@ from sqlalchemy.engine import URL
 
 from threadkeep.memory.errors import InvalidSetting, LeaseLost, NotFound
 from threadkeep.memory.history import Entry
-from threadkeep.stores import queries, turns
+from threadkeep.stores import queries, turn_queries, turns
 from threadkeep.stores.appending import Appended, append, new_id, session_for_append
 from threadkeep.stores.engine import begin_as_asked, forget_after_fork, open_engine, typed_errors
 from threadkeep.stores.history import SQLHistory
-from threadkeep.stores.queries import CallRow, Listed, SessionRow, TurnRow
+from threadkeep.stores.queries import Listed, SessionRow
 from threadkeep.stores.rows import Prepared, now_us
 from threadkeep.stores.schema import NAME_LENGTH
+from threadkeep.stores.turn_queries import CallRow, TurnRow
 from threadkeep.stores.turns import Answered, Busy, Held
 from threadkeep.stores.versions import check_schema, migrate
 
@@ -104,7 +105,7 @@ class SQLStore:
         """A session's history at this moment, with its row and its newest turn, for as long as the block lasts."""
         with self.read("reading a session") as connection:
             session = queries.find_session(connection, owner, name)
-            newest = queries.newest_turn(connection, session) if session else None
+            newest = turn_queries.newest_turn(connection, session) if session else None
             yield SQLHistory(connection, session, supposed), session, newest
 
     def append(
@@ -125,7 +126,7 @@ class SQLStore:
         """
         with self.write("appending") as connection:
             session = session_for_append(connection, owner, name, tokenizer)
-            newest = queries.newest_turn(connection, session)
+            newest = turn_queries.newest_turn(connection, session)
             if newest is not None and newest.state == "open":
                 if turns.is_alive(newest, is_dead):
                     return Busy(newest.id, newest.until_us)
@@ -142,8 +143,11 @@ class SQLStore:
         """Keep an entry in every later context; pinning twice is fine."""
         with self.write("pinning") as connection:
             session = self._need(connection, owner, name, lock=True)
-            if not queries.entries_of(connection, session, [seq]):
+            found = queries.entries_of(connection, session, [seq])
+            if not found:
                 raise NotFound(f"session {name!r} has no entry {seq}: its entries run from 1 to {session.head.seq}")
+            if found[0].status == "late":
+                raise InvalidSetting(f"entry {seq} of session {name!r} came after its group had closed: it is never shown, pinned or not")
             if seq not in queries.pinned_seqs(connection, session, session.head.seq):
                 queries.add_pin(connection, session, seq)
 
@@ -174,7 +178,7 @@ class SQLStore:
     def calls(self, owner: str, name: str) -> list[CallRow]:
         """The session's model calls, oldest first."""
         with self.read("reading calls") as connection:
-            return queries.list_calls(connection, self._need(connection, owner, name))
+            return turn_queries.list_calls(connection, self._need(connection, owner, name))
 
     # Turns.
 
@@ -216,7 +220,7 @@ class SQLStore:
         with self.write("ending a turn") as connection:
             turns.write(connection, held, values)
             session = queries.find_session_again(connection, held.session)
-            turn = queries.find_turn(connection, held.session, held.turn_id)
+            turn = turn_queries.find_turn(connection, held.session, held.turn_id)
             if session is not None and turn is not None:
                 turns.settle(connection, session, turn, settle_draft)
             self._keep_texts(connection, held.session.owner_id, texts)
@@ -241,16 +245,16 @@ class SQLStore:
                 raise LeaseLost(f"session {held.session.name!r} was deleted while its turn was held")
             added = append(connection, session, prepared)
             if "state" in values:
-                queries.change_turn(connection, session, held.turn_id, {"reply_seq": added.session.head.seq})
+                turn_queries.change_turn(connection, session, held.turn_id, {"reply_seq": added.session.head.seq})
             if call is not None:
                 made = {"id": new_id(), "session_id": session.id, "turn_id": held.turn_id, "created_us": now_us()}
-                queries.add_call(connection, session.owner_id, made | dict(call))
+                turn_queries.add_call(connection, session.owner_id, made | dict(call))
             self._keep_texts(connection, session.owner_id, texts)
             return added
 
     def _keep_texts(self, connection: Connection, owner_id: int, texts: Mapping[str, bytes]) -> None:
         for sha256, data in texts.items():
-            queries.keep_blob(connection, owner_id, sha256, "application/json", data)
+            turn_queries.keep_blob(connection, owner_id, sha256, "application/json", data)
 
     def turn(self, owner: str, name: str, turn_id: int) -> tuple[SessionRow, TurnRow]:
         """A turn as stored.
@@ -260,7 +264,7 @@ class SQLStore:
         """
         with self.read("reading a turn") as connection:
             session = self._need(connection, owner, name)
-            found = queries.find_turn(connection, session, turn_id)
+            found = turn_queries.find_turn(connection, session, turn_id)
             if found is None:
                 raise NotFound(f"session {name!r} has no turn {turn_id}")
             return session, found
@@ -272,7 +276,7 @@ class SQLStore:
             NotFound: this owner has none of that hash.
         """
         with self.read("reading a blob") as connection:
-            found = queries.find_blob(connection, owner_id, sha256)
+            found = turn_queries.find_blob(connection, owner_id, sha256)
         if found is None:
             raise NotFound(f"there is no blob {sha256[:12]}…")
         return found

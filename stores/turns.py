@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 
 from threadkeep.memory.errors import Conflict, KeyReused, LeaseLost
 from threadkeep.memory.history import Entry
-from threadkeep.stores import queries
+from threadkeep.stores import queries, turn_queries
 from threadkeep.stores.appending import append
-from threadkeep.stores.queries import SessionRow, TurnRow
-from threadkeep.stores.rows import Prepared, now_us
+from threadkeep.stores.queries import SessionRow
+from threadkeep.stores.rows import Prepared, digest, now_us
+from threadkeep.stores.turn_queries import TurnRow
 
 LEASE_US = 30_000_000
 """How long a turn is held without a sign of life, in microseconds."""
@@ -60,7 +61,10 @@ def begin(
     settle_draft: Callable[[str], Prepared],
 ) -> Held | Busy | Answered:
     """Take the session's lease and append the user's message; or say who has it, or what was answered."""
-    newest = queries.newest_turn(connection, session)
+    answered = None if key is None else _answered(connection, session, user, key)
+    if answered is not None:
+        return answered
+    newest = turn_queries.newest_turn(connection, session)
     if newest is not None and newest.state == "open":
         if is_alive(newest, is_dead):
             return Busy(newest.id, newest.until_us)
@@ -71,7 +75,7 @@ def begin(
         return _again(connection, session, entry, holder)
     turn_id = 1 if newest is None else newest.id + 1
     now = now_us()
-    queries.add_turn(
+    turn_queries.add_turn(
         connection,
         added.session,
         {
@@ -87,21 +91,30 @@ def begin(
     return Held(added.session, turn_id, holder, entry, retried=False, previous=newest)
 
 
-def _again(connection: Connection, session: SessionRow, user: Entry, holder: str) -> Held | Answered:
+def _answered(connection: Connection, session: SessionRow, user: Prepared, key: str) -> Answered | None:
+    """The reply of a turn that this key named and that is done: it is given whoever holds the session now."""
+    known = queries.find_key(connection, session, key)
+    turn = None if known is None or known[1] != digest([user]) else turn_queries.turn_of(connection, session, known[0])
+    if turn is None or turn.state != "done" or turn.reply_seq is None:
+        return None
+    (reply,) = queries.entries_of(connection, session, [turn.reply_seq])
+    return Answered(turn.id, reply)
+
+
+def _again(connection: Connection, session: SessionRow, user: Entry, holder: str) -> Held:
     """Take up a turn that its key began before."""
-    turn = queries.turn_of(connection, session, user.seq)
+    turn = turn_queries.turn_of(connection, session, user.seq)
     if turn is None:
         raise KeyReused(f"the key {user.key!r} was used to append entry {user.seq}, which began no turn: take a new key")
-    if turn.state == "done" and turn.reply_seq is not None:
-        (reply,) = queries.entries_of(connection, session, [turn.reply_seq])
-        return Answered(turn.id, reply)
     if session.head.turn_seq != user.seq:
         raise Conflict(
             f"turn {turn.id} of session {session.name!r} was left without a whole reply and the conversation went on: "
             "send the message again under a new key"
         )
-    queries.change_turn(connection, session, turn.id, {"holder": holder, "until_us": now_us() + LEASE_US, "state": "open", "draft": None})
-    previous = queries.find_turn(connection, session, turn.id - 1)
+    turn_queries.change_turn(
+        connection, session, turn.id, {"holder": holder, "until_us": now_us() + LEASE_US, "state": "open", "draft": None}
+    )
+    previous = turn_queries.find_turn(connection, session, turn.id - 1)
     return Held(session, turn.id, holder, user, retried=True, previous=previous)
 
 
@@ -117,7 +130,7 @@ def settle(connection: Connection, session: SessionRow, turn: TurnRow, settle_dr
         added = append(connection, session, [settle_draft(turn.draft)])
         session = added.session
         ended |= {"state": "interrupted", "reply_seq": added.entries[0].seq}
-    queries.change_turn(connection, session, turn.id, ended)
+    turn_queries.change_turn(connection, session, turn.id, ended)
     return session
 
 
@@ -129,7 +142,7 @@ def write(connection: Connection, held: Held, values: Mapping[str, object]) -> N
     """
     session = held.session
     values = {"until_us": now_us() + LEASE_US, **values}
-    if not queries.change_held_turn(connection, session.owner_id, session.id, held.turn_id, held.holder, values):
+    if not turn_queries.change_held_turn(connection, session.owner_id, session.id, held.turn_id, held.holder, values):
         raise LeaseLost(
             f"turn {held.turn_id} of session {session.name!r} is no longer held here: its lease of {LEASE_US // 1_000_000} s "
             "ended and another took the session, or it was deleted. Nothing more of it is stored"

@@ -1,5 +1,7 @@
 """Column types that are the same on every database. Migrations stand on them: what is written here never changes its meaning."""
 
+from typing import Any
+
 from sqlalchemy import Dialect, LargeBinary, String, Text, TypeDecorator
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeEngine
@@ -15,14 +17,14 @@ class Name(TypeDecorator[str]):
         super().__init__(length)
         self.length = length
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[object]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # bytes on MySQL, text elsewhere
         if dialect.name in ("mysql", "mariadb"):
             return dialect.type_descriptor(mysql.VARBINARY(4 * self.length))
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.VARCHAR(self.length, collation="C"))
         return dialect.type_descriptor(String(self.length))
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | bytes | None:  # type: ignore[override]  # bytes on MySQL
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | bytes | None:
         return value.encode() if value is not None and dialect.name in ("mysql", "mariadb") else value
 
     def process_result_value(self, value: str | bytes | None, dialect: Dialect) -> str | None:

@@ -1,0 +1,122 @@
+"""Every statement about turns, the texts their records name, and the ledger of model calls. As in `queries`, each names its owner."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from threadkeep.memory.history import moment
+from threadkeep.stores.queries import SessionRow, at, within
+from threadkeep.stores.schema import blobs, calls, turns
+
+
+class TurnRow(NamedTuple):
+    """A turn as stored."""
+
+    id: int
+    branch_id: int
+    user_seq: int
+    reply_seq: int | None
+    holder: str
+    until_us: int
+    state: str
+    draft: str | None
+    manifest: str | None
+
+
+_TURN = select(*(turns.c[name] for name in TurnRow._fields)).where(at(turns, "session_id"))
+_NEWEST_TURN = _TURN.order_by(turns.c.id.desc()).limit(1)
+_TURN_BY_ID = _TURN.where(turns.c.id == bindparam("b_id"))
+_TURN_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id == bindparam("b_branch_id"))
+_HELD_TURN = update(turns).where(at(turns, "session_id", "id", "holder"), turns.c.state == "open")
+_ANY_TURN = update(turns).where(at(turns, "session_id", "id"))
+
+
+def newest_turn(connection: Connection, session: SessionRow) -> TurnRow | None:
+    row = connection.execute(_NEWEST_TURN, {"b_owner_id": session.owner_id, "b_session_id": session.id}).one_or_none()
+    return None if row is None else TurnRow._make(row)
+
+
+def find_turn(connection: Connection, session: SessionRow, turn_id: int) -> TurnRow | None:
+    row = connection.execute(_TURN_BY_ID, {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_id": turn_id}).one_or_none()
+    return None if row is None else TurnRow._make(row)
+
+
+def turn_of(connection: Connection, session: SessionRow, user_seq: int) -> TurnRow | None:
+    """The turn that a user message of the lineage began."""
+    for segment, _, _ in within(session, user_seq, user_seq):
+        values = {
+            "b_owner_id": session.owner_id,
+            "b_session_id": session.id,
+            "b_user_seq": user_seq,
+            "b_branch_id": segment.branch_id,
+        }
+        row = connection.execute(_TURN_BY_USER, values).one_or_none()
+        return None if row is None else TurnRow._make(row)
+    return None
+
+
+def add_turn(connection: Connection, session: SessionRow, values: Mapping[str, object]) -> None:
+    connection.execute(insert(turns), {"owner_id": session.owner_id, "session_id": session.id, **values})
+
+
+def change_held_turn(
+    connection: Connection, owner_id: int, session_id: int, turn_id: int, holder: str, values: Mapping[str, object]
+) -> bool:
+    """Write to a turn if this holder still has it; whether he has."""
+    bound = {"b_owner_id": owner_id, "b_session_id": session_id, "b_id": turn_id, "b_holder": holder}
+    return connection.execute(_HELD_TURN.values(dict(values)), bound).rowcount == 1
+
+
+def change_turn(connection: Connection, session: SessionRow, turn_id: int, values: Mapping[str, object]) -> None:
+    bound = {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_id": turn_id}
+    connection.execute(_ANY_TURN.values(dict(values)), bound)
+
+
+# Blobs and the ledger.
+
+_BLOB = select(blobs.c.bytes).where(at(blobs, "sha256"))
+_HAS_BLOB = select(blobs.c.sha256).where(at(blobs, "sha256"))
+
+
+class CallRow(NamedTuple):
+    """A model call as stored."""
+
+    turn_id: int | None
+    purpose: str
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    first_token_ms: int | None
+    total_ms: int | None
+    cost: str | None
+    """An exact decimal."""
+    created_us: int
+
+    @property
+    def createdat(self) -> datetime:
+        return moment(self.created_us)
+
+
+_CALLS = select(*(calls.c[name] for name in CallRow._fields)).where(at(calls, "session_id")).order_by(calls.c.id)
+
+
+def find_blob(connection: Connection, owner_id: int, sha256: str) -> bytes | None:
+    return connection.execute(_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none()
+
+
+def keep_blob(connection: Connection, owner_id: int, sha256: str, media_type: str, data: bytes) -> None:
+    """Store bytes under their hash, once an owner."""
+    if connection.execute(_HAS_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none() is None:
+        connection.execute(insert(blobs), {"owner_id": owner_id, "sha256": sha256, "media_type": media_type, "bytes": data})
+
+
+def add_call(connection: Connection, owner_id: int, values: Mapping[str, object]) -> None:
+    connection.execute(insert(calls), {"owner_id": owner_id, **values})
+
+
+def list_calls(connection: Connection, session: SessionRow) -> list[CallRow]:
+    values = {"b_owner_id": session.owner_id, "b_session_id": session.id}
+    return [CallRow._make(row) for row in connection.execute(_CALLS, values)]
