@@ -4,12 +4,12 @@ Conditions are bound under `b_` and the column's name, so that they never meet a
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
 
 from threadkeep.memory.history import Entry, Head, moment
 from threadkeep.stores.schema import branches, messages, metadata, owners, pins, sessions, terms
@@ -235,6 +235,10 @@ def add_entries(connection: Connection, rows: Sequence[Mapping[str, object]], te
         connection.execute(insert(terms), [dict(row) for row in term_rows])
 
 
+def _read_entries(connection: Connection, statement: Select[Any], values: Mapping[str, object]) -> Iterator[Entry]:
+    return map(Entry._make, connection.execute(statement, values).all())  # all at once: row by row takes twice as long
+
+
 def within(session: SessionRow, first: int, last: int) -> Iterable[tuple[Segment, int, int]]:
     """The segments that hold some of these seqs, oldest first, with the part they hold."""
     for segment in session.segments:
@@ -255,7 +259,7 @@ def entries_between(connection: Connection, session: SessionRow, first: int, las
         }
         if limit is not None:
             values["b_limit"] = limit - len(found)
-        found.extend(map(Entry._make, connection.execute(_RANGE if limit is None else _PAGE, values)))
+        found.extend(_read_entries(connection, _RANGE if limit is None else _PAGE, values))
         if limit is not None and len(found) >= limit:
             break
     return found
@@ -268,7 +272,7 @@ def entries_of(connection: Connection, session: SessionRow, seqs: Sequence[int])
         here = [seq for seq in seqs if segment.first <= seq <= segment.last]
         for at in range(0, len(here), 500):
             values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_seqs": here[at : at + 500]}
-            found.extend(map(Entry._make, connection.execute(_SEQS, values)))
+            found.extend(_read_entries(connection, _SEQS, values))
     return found
 
 
@@ -279,8 +283,8 @@ def entries_shown_after(connection: Connection, session: SessionRow, low: int) -
         if segment.shown <= low or segment.first > segment.last:
             break
         values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_low": low, "b_high": segment.shown}
-        rows = connection.execute(_SHOWN, values)
-        found.append([entry for entry in map(Entry._make, rows) if segment.first <= entry.seq <= segment.last])
+        entries = _read_entries(connection, _SHOWN, values)
+        found.append([entry for entry in entries if segment.first <= entry.seq <= segment.last])
     return [entry for entries in reversed(found) for entry in entries]
 
 

@@ -1,5 +1,6 @@
 """Column types that are the same on every database. Migrations stand on them: what is written here never changes its meaning."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Dialect, LargeBinary, String, Text, TypeDecorator
@@ -29,6 +30,11 @@ class Name(TypeDecorator[str]):
 
     def process_result_value(self, value: str | bytes | None, dialect: Dialect) -> str | None:
         return value.decode() if isinstance(value, bytes) else value
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], str | None] | None:
+        if dialect.name in ("mysql", "mariadb"):
+            return super().result_processor(dialect, coltype)
+        return None  # nothing to call for each row
 
 
 LongText = Text().with_variant(mysql.LONGTEXT(charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
