@@ -13,7 +13,7 @@ from threadkeep.memory.session import Session
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.stores.queries import Listed
-from threadkeep.stores.sql import SQLStore, check_name
+from threadkeep.stores.sql import SQLStore, check_limit, check_name
 from threadkeep.strategies.base import Strategy
 
 OWNER = "default"
@@ -69,7 +69,8 @@ class Memory:
 
     def sessions(self, *, owner: str = OWNER, after: str | None = None, limit: int = 100) -> list[Listed]:
         """An owner's sessions, the last used first: at most `limit` behind the one named `after`."""
-        return self._setup.store.sessions(check_name(owner, "an owner"), after=after, limit=check_limit(limit))
+        behind = None if after is None else check_name(after, "a session's name")
+        return self._setup.store.sessions(check_name(owner, "an owner"), after=behind, limit=check_limit(limit))
 
     def delete_owner(self, owner: str) -> int:
         """Delete everything of an owner; how many sessions there were."""
@@ -92,9 +93,3 @@ def make_setup(
     if not isinstance(store, str | URL | Engine | SQLStore):
         raise InvalidSetting(f"store={store!r:.80}: a database URL, an SQLAlchemy engine or an SQLStore")
     return Setup(store if isinstance(store, SQLStore) else SQLStore(store), backend, strategy, budget, counter, instructions)
-
-
-def check_limit(limit: int) -> int:
-    if not isinstance(limit, int) or limit < 1:
-        raise InvalidSetting(f"limit={limit!r}: a number from 1")
-    return limit

@@ -18,7 +18,7 @@ from threadkeep.memory.stream import Stream
 from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
 from threadkeep.stores.appending import Appended
 from threadkeep.stores.rows import Prepared
-from threadkeep.stores.sql import check_name
+from threadkeep.stores.sql import check_limit, check_name
 from threadkeep.stores.turn_queries import CallRow
 from threadkeep.stores.turns import Busy
 from threadkeep.strategies.base import Strategy
@@ -236,16 +236,19 @@ class Session:
         Raises:
             NotFound: there is no such session.
         """
-        if not isinstance(limit, int) or limit < 1:
-            raise InvalidSetting(f"entries(limit={limit!r}): a number from 1")
-        return self._setup.store.entries(self.owner, self.name, after=max(0, after), limit=limit)
+        if not isinstance(after, int):
+            raise InvalidSetting(f"entries(after={after!r:.80}): an entry's seq, or 0")
+        return self._setup.store.entries(self.owner, self.name, after=max(0, after), limit=check_limit(limit))
 
     def pin(self, seq: int) -> None:
         """Keep an entry in every later context.
 
         Raises:
             NotFound: there is no such session or entry.
+            InvalidSetting: the entry is late, so no context shows it.
         """
+        if not isinstance(seq, int):
+            raise InvalidSetting(f"pin({seq!r:.80}): an entry's seq")
         self._setup.store.pin(self.owner, self.name, seq)
 
     def calls(self) -> list[CallRow]:

@@ -245,7 +245,13 @@ class Turn:
 
 
 def waits(timeout: float) -> Iterator[float]:
-    """Seconds to sleep between looks, until `timeout` seconds have passed; at least one look."""
+    """Seconds to sleep between looks, until `timeout` seconds have passed; at least one look.
+
+    Raises:
+        InvalidSetting: it is no number of seconds.
+    """
+    if not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidSetting(f"timeout={timeout!r:.80}: seconds to wait, from 0")
     end = time.monotonic() + timeout
     pause = FIRST_LOOK
     while True:

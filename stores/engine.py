@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from threadkeep.memory.errors import InvalidSetting, MissingExtra, StoreBusy, StoreError
 
@@ -42,7 +42,8 @@ def open_engine(url: str | URL) -> Engine:
             parsed,
             hide_parameters=True,
             connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000},
-            **({"pool_size": 1, "max_overflow": 0} if in_memory else {}),  # an in-memory database lives in one connection
+            # an in-memory database lives in one connection
+            **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if in_memory else {}),
         )
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidSetting(f"{str(url)!r} is no database URL: write sqlite:///chat.db, for example ({error})") from None
@@ -53,8 +54,9 @@ def open_engine(url: str | URL) -> Engine:
 
 
 def _check_folder(url: URL) -> None:
-    folder = Path(url.database or "").parent
-    if not folder.is_dir():
+    path = url.database or ""
+    folder = Path(path).parent
+    if not path.startswith("file:") and not folder.is_dir():
         raise InvalidSetting(f"the folder {folder} of the database {url.database} does not exist")
 
 

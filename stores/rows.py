@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
@@ -46,6 +46,8 @@ def prepare(
     Raises:
         InvalidMessage: its metadata cannot be kept as JSON, it is too large, or its date has no zone.
     """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InvalidMessage("metadata", f"is a dict, not {metadata!r:.80}")
     body = encode(message.to_dict())
     if len(body) > BODY_LIMIT:
         raise InvalidMessage("content", f"takes {len(body)} bytes as JSON, and a message may take {BODY_LIMIT}")
@@ -60,7 +62,7 @@ def prepare(
         terms(message.text),
         status,
         None if created_at is None else microseconds(created_at),
-        None if metadata is None else encode(metadata, "metadata"),
+        None if metadata is None else encode(dict(metadata), "metadata"),
     )
 
 
@@ -82,9 +84,12 @@ def digest(prepared: Iterable[Prepared]) -> str:
 
 def microseconds(moment: datetime) -> int:
     """Microseconds since 1970 in UTC."""
-    if moment.tzinfo is None:
-        raise InvalidMessage("created_at", "has no time zone: give datetime(…, tzinfo=UTC), for example")
-    gone = moment.astimezone(UTC) - EPOCH
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InvalidMessage("created_at", f"{moment!r:.80} is no date with a time zone: give datetime(…, tzinfo=UTC), for example")
+    try:
+        gone = moment.astimezone(UTC) - EPOCH
+    except OverflowError:
+        raise InvalidMessage("created_at", f"{moment} lies outside of the years 1 to 9999 in UTC") from None
     return (gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds
 
 

@@ -299,3 +299,14 @@ def check_name(name: object, what: str) -> str:
     if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
         raise InvalidSetting(f"{what} {name!r:.80} holds a NUL or half a character, which no database keeps in a name")
     return name
+
+
+def check_limit(limit: object) -> int:
+    """How many rows a page may have, as a database takes it.
+
+    Raises:
+        InvalidSetting: it is no number from 1, or larger than any page.
+    """
+    if not isinstance(limit, int) or not 1 <= limit < 2**31:
+        raise InvalidSetting(f"limit={limit!r}: a number from 1 to {2**31 - 1}")
+    return limit
