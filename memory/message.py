@@ -101,6 +101,14 @@ class Message:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise InvalidMessage("role", f"is one of {', '.join(ROLES)}, not {self.role!r}")
+        if (
+            isinstance(self.content, str)
+            and self.tool_calls == ()
+            and self.tool_call_id is None
+            and self.name is None
+            and self.role != "tool"
+        ):
+            return  # as most messages are, and a context has hundreds
         if self.content is None and self.role != "assistant":
             raise InvalidMessage("content", f"is missing: a {self.role} message needs text or parts")
         if not isinstance(self.content, str | tuple | None):
@@ -171,6 +179,9 @@ class Message:
         Raises:
             InvalidMessage: with the field that is missing or of the wrong kind.
         """
+        role, content = given.get("role"), given.get("content")
+        if len(given) == 2 and role in ROLES and isinstance(content, str):
+            return cls(role, content)  # as most messages are, and a context has hundreds
         left = dict(given)
         _check_json(left)
         role = left.pop("role", None)
