@@ -137,7 +137,9 @@ class _Assembly:
         return (selection, counted) if counted.tokens <= self.ceiling else None
 
     def _may_stand(self, entry: Entry) -> bool:
-        return entry.status in ("complete", "interrupted") and entry.seq > self.head.leading and entry.seq not in self.request.replaced
+        if entry.status in ("late", "erased") or entry.seq <= self.head.leading:
+            return False
+        return not {entry.seq, entry.group_seq} & self.request.replaced
 
     def _must(self) -> tuple[Selection, Counted]:
         """Instructions, pins, the live user message and the newest group of the live turn; results clipped where that is needed."""
@@ -296,6 +298,7 @@ class _Assembly:
             tools_tokens=counted.tools_tokens,
             exact=counted.exact,
         )
+        changes = manifest.changes_since(request.previous)
         return Context(
             messages=[piece.sent(request.profile.keys) for piece in counted.sent],
             budget=request.budget,
@@ -309,8 +312,8 @@ class _Assembly:
             tools_tokens=counted.tools_tokens,
             overhead=counted.tokens - counted.tools_tokens - sum(pick.tokens for pick in picks),
             response_format=request.response_format,
-            manifest=manifest.to_dict(),
-            cache_note=manifest.changes_since(request.previous),
+            manifest={**manifest.to_dict(), "changes": changes},
+            cache_note=", ".join(changes) or "begins as the turn before",
         )
 
     def _cost(self, pick: Pick, by_seq: Mapping[int, int]) -> int:

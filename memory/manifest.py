@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
         loaded: dict[str, Any] = json.loads(text)
-        del loaded["version"]
+        del loaded["version"], loaded["changes"]
         window, reply = loaded.pop("budget")
         return cls(
             **{
@@ -94,42 +94,36 @@ class Manifest:
             }
         )
 
-    @property
-    def first(self) -> int:
-        """The seq with which the run of entries begins that ends the context: where the window's cut is."""
-        runs = self._runs("entries")
-        return runs[-1][0] if runs else 0
-
-    def _runs(self, *kinds: str) -> list[tuple[int, int]]:
-        seqs: set[int] = set()
-        for pick in self.picks:
-            if pick["kind"] in kinds:
-                for low, high in pick["spans"]:  # type: ignore[attr-defined]  # a list of pairs
-                    seqs.update(range(low, high + 1))
-        return spans(sorted(seqs))
-
-    def changes_since(self, previous: "Manifest | None") -> str:
-        """Why this context does not begin as the one of the turn before; or that it does."""
+    def changes_since(self, previous: "Manifest | None") -> tuple[str, ...]:
+        """What keeps this context from beginning as that of the turn before did, up to its live message."""
         if previous is None:
-            return "first context of the session"
-        changed = [
-            name
-            for name, differs in (
-                ("instructions changed", self.instructions != previous.instructions),
-                ("tools changed", self.tools != previous.tools),
-                ("another model or counter", (self.counter, self.profile) != (previous.counter, previous.profile)),
-                ("strategy changed", self.strategy != previous.strategy),
-                ("budget changed", self.budget != previous.budget),
-                ("pins changed", self._reasoned("pinned") != previous._reasoned("pinned")),
-                ("a summary was added", self._runs("summary") != previous._runs("summary")),
-                ("the cut moved", self.first != previous.first),
-            )
-            if differs
-        ]
-        return ", ".join(changed) if changed else "begins as the turn before"
+            return ("first context of the session",)
+        before, pins, pins_before = previous.turn, self._seqs("pinned"), previous._seqs("pinned")
+        differences = {
+            "instructions changed": self.instructions != previous.instructions or self.leading != previous.leading,
+            "tools changed": self.tools != previous.tools,
+            "another model": (self.counter, self.profile) != (previous.counter, previous.profile),
+            "strategy changed": self.strategy != previous.strategy,
+            "budget changed": self.budget != previous.budget,
+            "pins changed": pins != pins_before,
+            "a summary was added": self._summaries() != previous._summaries(),
+            "the cut moved": _up_to(before, self._seqs() - pins) != _up_to(before, previous._seqs() - pins_before),
+            "old tool results were clipped": _up_to(before, self.clipped) != _up_to(before, previous.clipped),
+        }
+        return tuple(name for name, differs in differences.items() if differs)
 
-    def _reasoned(self, reason: str) -> list[object]:
-        return [pick["spans"] for pick in self.picks if pick["reason"] == reason]
+    def _seqs(self, reason: str | None = None) -> set[int]:
+        """The entries shown, or those of one reason."""
+        chosen = [pick for pick in self.picks if pick["kind"] == "entries" and reason in (None, pick["reason"])]
+        return {seq for pick in chosen for low, high in pick["spans"] for seq in range(low, high + 1)}  # type: ignore[attr-defined]
+
+    def _summaries(self) -> list[object]:
+        return [(pick["spans"], pick.get("text")) for pick in self.picks if pick["kind"] == "summary"]
+
+
+def _up_to(turn: int, items: Iterable[int | tuple[int, int]]) -> list[int | tuple[int, int]]:
+    """Those whose seq, the item or its first part, stands before a turn's user message."""
+    return sorted(item for item in items if (item if isinstance(item, int) else item[0]) < turn)
 
 
 def text_of(value: object) -> tuple[str, bytes]:

@@ -54,7 +54,7 @@ def replay(store: SQLStore, owner: str, name: str, turn_id: int) -> Context:
         tools_tokens=record.tools_tokens,
         overhead=record.tokens - record.tools_tokens - sum(pick.tokens for pick in picks),
         response_format=response_format,
-        manifest=record.to_dict(),
+        manifest=json.loads(turn.manifest),
         cache_note="made again from the turn's record",
     )
 
