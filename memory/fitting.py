@@ -49,6 +49,11 @@ class Profile:
         return self.system == "anywhere" and not self.alternation
 
     @property
+    def alters(self) -> bool:
+        """Whether it makes anything of single messages."""
+        return not (self.developer and self.tools and self.images) or self.tool_ids is not None
+
+    @property
     def changes(self) -> str:
         """What it makes of single messages, as a short mark: equal marks change them alike."""
         marks = [name for name in ("developer", "tools", "images") if not getattr(self, name)]

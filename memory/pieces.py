@@ -1,8 +1,7 @@
 """A context's messages while they are put together: read late, counted once, each with the entry it comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import overload
 
 from threadkeep.memory.clipping import clip, kept_characters
@@ -54,12 +53,12 @@ class Piece:
     def of(cls, shown: Shown, profile: Profile) -> "Piece":
         """An entry as the profile sends it."""
         entry = shown.entry
-        if shown.keep is None and not profile.changes:
+        if shown.keep is None and not profile.alters:
             return cls(None, shown.tokens, shown=shown, seq=entry.seq)
         message = entry.message if shown.keep is None else clip(entry.message, shown.keep)
         return cls(fit(message, profile), shown.tokens, shown=shown, seq=entry.seq)
 
-    @cached_property
+    @property
     def message(self) -> Message:
         if self._given is not None:
             return self._given
@@ -97,6 +96,9 @@ class Messages(Sequence[Message]):
 
     def __len__(self) -> int:
         return len(self._pieces)
+
+    def __iter__(self) -> Iterator[Message]:
+        return (piece.message for piece in self._pieces)
 
     @overload
     def __getitem__(self, index: int) -> Message: ...
