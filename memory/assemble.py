@@ -248,7 +248,7 @@ class _Assembly:
         have = {entry.seq: entry for entry in entries}
         for entry in entries:
             calls = entry.raw.get("tool_calls")
-            if entry.role == "tool":
+            if entry.raw["role"] == "tool":
                 if entry.group_seq in have:
                     continue
                 (opener,) = self.history.entries([entry.group_seq])

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import TypeAlias
 
 from threadkeep.memory.context import Decision, Pick, Verdict
 from threadkeep.memory.pieces import Shown
+
+Fate: TypeAlias = tuple[Verdict, str, float | None]
 
 _OF_STATUS: dict[str, tuple[Verdict, str]] = {
     "late": ("late", "came after its group had closed"),
@@ -24,19 +27,21 @@ def decide(
 
     `unshown`: why an entry that was read does not stand in the context: its status, or what replaces it.
     """
-    fates: dict[int, tuple[Verdict, str, float | None]] = {}
+    fates: dict[int, Fate] = {}
     for kinds in (("instructions", "entries"), ("excerpt",), ("summary",)):
         for pick in picks:
             if pick.kind in kinds:
+                said_otherwise = _SAID_OTHERWISE.get(pick.kind)
+                fate: Fate = (said_otherwise or "kept", pick.reason, pick.score)
+                if_clipped: Fate = (said_otherwise or "clipped", pick.reason, pick.score)
                 for seq in pick.seqs:
-                    verdict = _SAID_OTHERWISE.get(pick.kind) or ("clipped" if seq in shown and shown[seq].keep is not None else "kept")
-                    fates.setdefault(seq, (verdict, pick.reason, pick.score))
+                    fates.setdefault(seq, if_clipped if seq in shown and shown[seq].keep is not None else fate)
     for seq, why in unshown.items():
         fates.setdefault(seq, (*(_OF_STATUS.get(why) or ("left out", why)), None))
     return tuple(_runs(head, fates, tokens))
 
 
-def _runs(head: int, fates: Mapping[int, tuple[Verdict, str, float | None]], tokens: Mapping[int, int]) -> Iterator[Decision]:
+def _runs(head: int, fates: Mapping[int, Fate], tokens: Mapping[int, int]) -> Iterator[Decision]:
     """Neighbours of one fate together, and what nobody chose between them."""
     next_seq = 1
     known = sorted(seq for seq in fates if 1 <= seq <= head)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from threadkeep.memory.errors import InvalidSetting
@@ -35,7 +35,7 @@ class Profile:
 
     def to_dict(self) -> dict[str, object]:
         """As a record keeps it."""
-        return {**asdict(self), "keys": sorted(self.keys)}
+        return {**{name: getattr(self, name) for name in self.__slots__}, "keys": sorted(self.keys)}
 
     @classmethod
     def from_dict(cls, record: JSON) -> "Profile":

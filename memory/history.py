@@ -12,6 +12,7 @@ from threadkeep.memory.message import JSON, Message
 Status: TypeAlias = Literal["complete", "interrupted", "late", "erased"]
 """`interrupted`: a reply that was cut. `late`: a tool's result that came after its group had closed; never shown."""
 
+_decode = json.JSONDecoder().raw_decode  # `loads`, without its search for blanks around the value
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -50,7 +51,7 @@ class Entry(_Row):
     @cached_property
     def raw(self) -> dict[str, object]:
         """The message in OpenAI's format, with every key it came with. Not to be changed."""
-        loaded: dict[str, object] = json.loads(self.body)
+        loaded: dict[str, object] = _decode(self.body)[0]
         return loaded
 
     @property

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from threadkeep.memory.budget import Budget
@@ -78,7 +78,7 @@ class Manifest:
         )
 
     def to_dict(self) -> dict[str, object]:
-        return {"version": VERSION, **asdict(self)}
+        return {"version": VERSION, **{name: getattr(self, name) for name in self.__slots__}}
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":

@@ -21,10 +21,10 @@ class SQLHistory:
         self._stored = session.head if session else Head()
         self.head = self._stored
         self._supposed: tuple[Entry, ...] = ()
-        self._seen: dict[int, Entry] = {}
         if supposed is not None:
             place, self.head = follow(self._stored, supposed.message, supposed.tokens, supposed.shown_tokens)
             self._supposed = (entry_of(supposed, place, now_us()),)
+        self._seen = {entry.seq: entry for entry in self._supposed}
 
     @property
     def tokens(self) -> int:
@@ -49,8 +49,7 @@ class SQLHistory:
         unseen = [seq for seq in wanted if seq not in self._seen and seq <= self._stored.seq]
         if unseen and self._session:
             self._remember(queries.entries_of(self._connection, self._session, unseen))
-        known = self._seen | {entry.seq: entry for entry in self._supposed}
-        return [known[seq] for seq in wanted if seq in known]
+        return [self._seen[seq] for seq in wanted if seq in self._seen]
 
     def between(self, first: int, last: int) -> Sequence[Entry]:
         low, high = max(first, 1), min(last, self._stored.seq)
