@@ -146,11 +146,11 @@ class Listed(NamedTuple):
     updated_us: int
 
     @property
-    def createdat(self) -> datetime:
+    def created_at(self) -> datetime:
         return moment(self.created_us)
 
     @property
-    def updatedat(self) -> datetime:
+    def updated_at(self) -> datetime:
         """When something was last appended."""
         return moment(self.updated_us)
 

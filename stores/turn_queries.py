@@ -96,7 +96,7 @@ class CallRow(NamedTuple):
     created_us: int
 
     @property
-    def createdat(self) -> datetime:
+    def created_at(self) -> datetime:
         return moment(self.created_us)
 
 
