@@ -4,12 +4,13 @@ A cancelled await lets the transaction that it waited for finish. Waiting for a 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, wait
+from contextlib import closing, suppress
 from functools import partial
 from threading import Semaphore, Thread
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from threadkeep.backends.base import Event, Reply, Usage
 from threadkeep.memory.context import Context
@@ -19,6 +20,8 @@ from threadkeep.memory.message import MessageLike
 from threadkeep.memory.stream import Stream
 from threadkeep.memory.threads import Threads
 from threadkeep.memory.turn import Turn, waits
+
+T = TypeVar("T")
 
 
 class AsyncTurn:
@@ -30,37 +33,46 @@ class AsyncTurn:
     def __init__(self, turn: Turn, threads: Threads) -> None:
         self._turn = turn
         self._threads = threads
+        self._latest: Future[object] | None = None
 
     async def __aenter__(self) -> Self:
         await self.begin()
         if self._turn.reply is None:
-            await self._assemble()
+            try:
+                await self._run(lambda: self._turn.context)
+            except BaseException:
+                await self._run(self._turn.release)
+                raise
         return self
 
     async def begin(self) -> None:
         """Take the lease; the wait for it takes no thread."""
-        prepared = await self._threads.run(self._turn.prepare)
+        prepared = await self._run(self._turn.prepare)
         for pause in waits(self._turn.timeout):
-            beginning = asyncio.ensure_future(self._threads.run(partial(self._turn.try_begin, prepared)))
             try:
-                if await asyncio.shield(beginning):
+                if await self._run(partial(self._turn.try_begin, prepared)):
                     return
             except asyncio.CancelledError:
-                await asyncio.wait([beginning])
-                await self._threads.run(self._turn.release)
+                await self._run(self._turn.release)
                 raise
             await asyncio.sleep(pause)
         raise self._turn.still_busy()
 
-    async def _assemble(self) -> None:
-        try:
-            await self._threads.run(lambda: self._turn.context)
-        except BaseException:
-            await self._threads.run(self._turn.release)
-            raise
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Run on a thread, behind what this turn runs already: an await that is cancelled leaves its work running."""
+        before = self._latest
+
+        def in_order() -> T:
+            if before is not None:
+                wait([before])
+            return work()
+
+        latest = self._threads.submit(in_order)
+        self._latest = latest
+        return await asyncio.wrap_future(latest)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.shield(self._threads.run(self._turn.release))
+        await self._run(self._turn.release)
 
     @property
     def id(self) -> int | None:
@@ -94,17 +106,17 @@ class AsyncTurn:
 
     async def append(self, *messages: MessageLike) -> list[Entry]:
         """Store what comes before the reply, and assemble the context anew."""
-        entries = await self._threads.run(lambda: self._turn.append(*messages))
-        await self._threads.run(lambda: self._turn.context)
+        entries = await self._run(lambda: self._turn.append(*messages))
+        await self._run(lambda: self._turn.context)
         return entries
 
     async def draft(self, text: str) -> None:
         """Save what was said so far, if the last saving is about a second ago."""
-        await self._threads.run(lambda: self._turn.draft(text))
+        await self._run(lambda: self._turn.draft(text))
 
     async def finish(self, reply: MessageLike, *, usage: Usage | None = None) -> Reply:
         """Store the reply and end the turn."""
-        return await asyncio.shield(self._threads.run(lambda: self._turn.finish(reply, usage=usage)))
+        return await self._run(lambda: self._turn.finish(reply, usage=usage))
 
 
 class AsyncStream:
@@ -126,16 +138,21 @@ class AsyncStream:
         await self._turn.begin()
         loop = asyncio.get_running_loop()
 
+        def tell(news: Event | BaseException | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody listens
+                loop.call_soon_threadsafe(self._given.put_nowait, news)
+
         def read() -> None:
             try:
                 with closing(self._stream.start()) as stream:
                     while self._asked.acquire() and not stream.left:
-                        loop.call_soon_threadsafe(self._given.put_nowait, next(stream, None))
+                        tell(next(stream, None))
             except BaseException as error:  # noqa: BLE001  # it is raised where the events are read
                 self._failure = error
-                loop.call_soon_threadsafe(self._given.put_nowait, error)
+                tell(error)
             finally:
-                loop.call_soon_threadsafe(self._ended.set)
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(self._ended.set)
 
         Thread(target=read, name="threadkeep stream", daemon=True).start()
         self._open = True

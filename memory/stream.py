@@ -9,6 +9,7 @@ from typing import Self
 from threadkeep.backends.base import Backend, Event, Finish, Reply, Usage
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, Conflict, StoreBusy
+from threadkeep.memory.history import Status
 from threadkeep.memory.message import Message, ToolCall
 from threadkeep.memory.turn import Turn
 
@@ -50,19 +51,19 @@ class Stream:
     def __next__(self) -> Event:
         if self._events is None:
             raise Conflict("the stream is not open: write `with session.stream(…) as stream:` and read it inside, once")
-        if self._left.is_set():
-            self.close()
-            raise StopIteration
         try:
-            event = next(self._events)
-            self._take(event)
-        except StopIteration:
-            self._complete()
-            raise
+            event = None if self.left else next(self._events, None)
+            if event is not None and not self.left:  # what comes after leaving reaches nobody
+                self._take(event)
+                return event
         except BaseException:
             self.close()
             raise
-        return event
+        if event is None and not self.left:
+            self._complete()
+        else:
+            self.close()
+        raise StopIteration
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
@@ -109,13 +110,15 @@ class Stream:
             if stop is not None:
                 stop()
         finally:
-            if self.turn.reply is None:
-                self._store_cut()
+            self._store()
 
-    def _store_cut(self) -> None:
-        if self._texts or self._calls:
-            self.turn.end(self._message(), "interrupted", self._usage, self._finish, self._backend.name)
-        else:
+    def _store(self) -> None:
+        """Store what was said: whole, if the model said why it ended."""
+        try:
+            if self.turn.reply is None and (self._finish or self._texts or self._calls):
+                status: Status = "complete" if self._finish else "interrupted"
+                self.turn.end(self._message(), status, self._usage, self._finish, self._backend.name)
+        finally:
             self.turn.release()
 
     def _take(self, event: Event) -> None:
@@ -130,12 +133,10 @@ class Stream:
 
     def _complete(self) -> None:
         self._events = None
-        if self.turn.reply is not None:
-            return
-        if self._finish is None:
-            self._store_cut()
+        answered_before = self.turn.reply is not None
+        self._store()
+        if self._finish is None and not answered_before:
             raise BackendError(f"{self._backend.name} stopped without saying why; what it had said is stored as interrupted")
-        self.turn.end(self._message(), "complete", self._usage, self._finish, self._backend.name)
 
     def _message(self) -> Message:
         return Message.assistant(self.text if self._texts or not self._calls else None, tool_calls=self._calls)

@@ -3,7 +3,8 @@
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,11 +20,25 @@ class Threads:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run on a thread; if this await is cancelled, the work is finished all the same."""
+        return await asyncio.wrap_future(self.submit(work))
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Run on a thread, in the order of submitting; what is submitted can no longer be cancelled, even while it waits for a thread."""
         if self._pool is None or self._process != os.getpid():
             self._pool, self._process = ThreadPoolExecutor(self._number, thread_name_prefix="threadkeep"), os.getpid()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+        self._pool.submit(partial(_fulfil, future, work))
+        return future
 
     def close(self) -> None:
         """Let the running work finish."""
         if self._pool is not None and self._process == os.getpid():
             self._pool.shutdown(wait=True)
+
+
+def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # noqa: BLE001  # it is raised where the future is awaited
+        future.set_exception(error)

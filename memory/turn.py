@@ -210,7 +210,9 @@ class Turn:
         """Store a reply, whole or cut, and end the turn."""
         state = "done" if status == "complete" else "interrupted"
         call = None if usage is None else _call(usage, model)
-        (entry,) = self._append([self._setup.prepare(message, status=status)], {"state": state, "draft": None}, call)
+        prepared = self._setup.prepare(message, status=status)
+        self._unsaved["draft"] = prepared.body  # where storing it fails, ending the turn keeps it
+        (entry,) = self._append([prepared], {"state": state, "draft": None}, call)
         self._over()
         self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish)
         return self._reply
