@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from functools import partial
 from threading import Semaphore, Thread
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from threadkeep.backends.base import Event, Reply, Usage
 from threadkeep.memory.context import Context
@@ -33,7 +33,7 @@ class AsyncTurn:
     def __init__(self, turn: Turn, threads: Threads) -> None:
         self._turn = turn
         self._threads = threads
-        self._latest: Future[object] | None = None
+        self._latest: Future[Any] | None = None
 
     async def __aenter__(self) -> Self:
         await self.begin()
