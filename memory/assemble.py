@@ -172,7 +172,7 @@ class _Assembly:
                 short = Shown(one.entry, text_length(one.entry.message) * tokens // max(1, cost))
                 price = self.request.counting.count_again(Piece.of(short, self.request.profile).message)
                 full = Shown(one.entry, None, cost)
-                selection.shown[one.entry.seq] = full if tokens >= cost or price >= cost else replace(short, tokens=price)
+                selection.shown[one.entry.seq] = full if tokens >= cost or price >= cost else short._replace(tokens=price)
             return self.count(selection)
 
         smallest = clipped_to(0)

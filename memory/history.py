@@ -1,17 +1,17 @@
 """What a strategy sees of a session: entries, and a read-only view of the log at one point."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from threadkeep.memory.message import JSON, Message
 
 Status: TypeAlias = Literal["complete", "interrupted", "late", "erased"]
 """`interrupted`: a reply that was cut. `late`: a tool's result that came after its group had closed; never shown."""
 
+Made = TypeVar("Made")
 _decode = json.JSONDecoder().raw_decode  # `loads`, without its search for blanks around the value
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -19,6 +19,18 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def moment(microseconds: int) -> datetime:
     """A time as stored, in UTC."""
     return EPOCH + timedelta(microseconds=microseconds)
+
+
+class _Once(Generic[Made]):
+    """`functools.cached_property` without the lock that it takes on Python 3.11: a context reads hundreds of these."""
+
+    def __init__(self, make: Callable[[Any], Made]) -> None:
+        self._make, self._name, self.__doc__ = make, make.__name__, make.__doc__
+
+    def __get__(self, entry: object, owner: type) -> Made:
+        made: Made = self._make(entry)
+        vars(entry)[self._name] = made
+        return made
 
 
 class _Row(NamedTuple):
@@ -44,11 +56,11 @@ class Entry(_Row):
     the first seq of its group. `turn_seq`: the seq of the user message it answers, its own for a user message, 0 before the first.
     """
 
-    @cached_property
+    @_Once
     def message(self) -> Message:
         return Message.from_dict(self.raw)
 
-    @cached_property
+    @_Once
     def raw(self) -> dict[str, object]:
         """The message in OpenAI's format, with every key it came with. Not to be changed."""
         loaded: dict[str, object] = _decode(self.body)[0]

@@ -1,8 +1,7 @@
 """A context's messages while they are put together: read late, counted once, each with the entry it comes from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import overload
+from typing import NamedTuple, overload
 
 from threadkeep.memory.clipping import clip, kept_characters
 from threadkeep.memory.fitting import Profile, fit
@@ -10,8 +9,7 @@ from threadkeep.memory.history import Entry
 from threadkeep.memory.message import Message
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """An entry and how much of it is shown."""
 
     entry: Entry
@@ -40,6 +38,8 @@ def as_old(entry: Entry, clip_tokens: int, counted: bool) -> Shown:
 
 class Piece:
     """One message of a context. Its text is read only when something must be done with it."""
+
+    __slots__ = ("_given", "seq", "shown", "tokens")
 
     def __init__(self, message: Message | None, tokens: int | None, *, shown: Shown | None = None, seq: int = 0) -> None:
         self._given = message

@@ -41,8 +41,8 @@ class SQLHistory:
             return ()
         found = self._remember(queries.entries_shown_after(self._connection, self._session, low) if self._session else [])
         found.extend(entry for entry in self._supposed if entry.cum_shown > low)
-        whole = [entry for entry in found if entry.status != "late" and entry.start >= low]
-        return [entry for entry in whole if entry.group_seq >= whole[0].seq]
+        first = next((entry.seq for entry in found if entry.status != "late" and entry.start >= low), self.head.seq + 1)
+        return [entry for entry in found if entry.group_seq >= first and entry.status != "late"]
 
     def entries(self, seqs: Iterable[int]) -> Sequence[Entry]:
         wanted = sorted(seq for seq in set(seqs) if 1 <= seq <= self.head.seq)

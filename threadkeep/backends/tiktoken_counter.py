@@ -192,6 +192,8 @@ def _json_estimate(value: object) -> int:
 def _is_exact(message: Message) -> bool:
     """Whether the published rules cover the whole message. Reads no text, but for where a very long one can be cut."""
     content = message.content
+    if isinstance(content, str) and len(content) <= PIECE and not (message.extra or message.tool_calls or message.tool_call_id):
+        return True  # as most are
     if message.tool_calls or message.tool_call_id is not None or content is None:
         return False
     if message.extra and any(message.extra.get(key) is not None for key in SENT_KEYS):
