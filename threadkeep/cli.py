@@ -1,0 +1,272 @@
+"""The command line: its commands, their options, and the only place that reads the environment (THREADKEEP_…)."""
+
+import json
+import tempfile
+from contextlib import closing
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from threadkeep.memory.errors import InvalidSetting, ModelUnavailable, NotFound, ThreadkeepError
+from threadkeep.memory.memory import OWNER, Memory
+from threadkeep.models import fetch
+from threadkeep.models.registry import DEFAULT, MODELS
+from threadkeep.stores.sql import SQLStore
+from threadkeep.terminal.chat import chat as hold_chat
+from threadkeep.terminal.chat import last_context
+from threadkeep.terminal.demo import WINDOW as DEMO_WINDOW
+from threadkeep.terminal.demo import demo as show_demo
+from threadkeep.terminal.listing import entry_data, session_data, sessions_table, show_entry
+from threadkeep.terminal.opening import database_url, open_backend, open_stored
+from threadkeep.terminal.screen import line, open_console
+
+FILE = "threadkeep.db"
+"""The database where none is named: a SQLite file in the folder one stands in."""
+
+
+class Commands(TyperGroup):
+    """Commands that say in one line what went wrong."""
+
+    def invoke(self, ctx: object) -> object:
+        try:
+            return super().invoke(ctx)  # type: ignore[arg-type]  # click's own context, which typer no longer lets one name
+        except ThreadkeepError as error:
+            open_console(stderr=True).print(Text.assemble(("error: ", "bold red"), line(str(error))), soft_wrap=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Keeps the thread of a conversation: every message in an SQL database, and before each model call the context that fits.",
+)
+models = typer.Typer(no_args_is_help=True, help="The models known by name: fetched once, verified, kept in the cache.")
+app.add_typer(models, name="models")
+
+Database = Annotated[
+    str, typer.Option("--database", "-d", envvar="THREADKEEP_DATABASE", help="A database URL, or the path of a SQLite file.")
+]
+Cache = Annotated[
+    Path | None, typer.Option(envvar="THREADKEEP_CACHE", help="The folder of fetched models.", show_default="the user's cache")
+]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", envvar="THREADKEEP_MODEL", help="A model's name (see: models list) or a GGUF file.")
+]
+Window = Annotated[int, typer.Option(min=128, help="Tokens that a context and its reply may take.")]
+Owner = Annotated[str, typer.Option(help="Whose sessions: one owner sees nothing of another.")]
+Instructions = Annotated[str | None, typer.Option(help="The system prompt.")]
+SessionName = Annotated[str, typer.Argument(metavar="SESSION", help="The session's name (see: sessions).")]
+AsJSON = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document.")]
+RegisteredModel = Annotated[str, typer.Argument(metavar="NAME", help="A name from: models list.")]
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        try:
+            typer.echo(f"threadkeep {metadata.version('threadkeep')}")
+        except metadata.PackageNotFoundError:
+            typer.echo("threadkeep, from a checkout that is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say which release this is.")] = False,
+) -> None:
+    """Nothing is asked of every command."""
+
+
+@app.command()
+def demo(
+    file: Annotated[
+        Path | None, typer.Argument(help="Where to put the database; it must not exist yet.", show_default="a temporary folder")
+    ] = None,
+    model: ModelName = DEFAULT,
+    cache: Cache = None,
+) -> None:
+    """Watch a real model answer from a long stored conversation, with every context explained. Asks nothing of you."""
+    if file is not None and file.exists():
+        raise InvalidSetting(f"{file} exists, and the demo begins with a fresh database: name another file, or none")
+    console = open_console()
+    path = file or Path(tempfile.mkdtemp(prefix="threadkeep-"), "demo.db")
+    store = SQLStore(database_url(str(path)))  # before the model: a folder that is missing is said at once
+    with closing(open_backend(console, model, DEMO_WINDOW, cache, temperature=0)) as backend:
+        show_demo(console, backend, store, path)
+
+
+@app.command()
+def chat(
+    database: Database = FILE,
+    session: Annotated[str, typer.Option("--session", "-s", help="The session to go on with, or to begin.")] = "chat",
+    owner: Owner = OWNER,
+    model: ModelName = DEFAULT,
+    window: Window = 8192,
+    instructions: Instructions = None,
+    cache: Cache = None,
+) -> None:
+    """Talk with a local model. The session is kept: come back, and it goes on where it was."""
+    console = open_console()
+    store = SQLStore(database_url(database))
+    with (
+        closing(open_backend(console, model, window, cache)) as backend,
+        Memory(store, backend=backend, instructions=instructions) as memory,
+    ):
+        hold_chat(console, memory, memory.session(session, owner=owner))
+
+
+@app.command()
+def sessions(
+    database: Database = FILE,
+    owner: Owner = OWNER,
+    after: Annotated[str | None, typer.Option(help="Begin behind this session.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: AsJSON = False,
+) -> None:
+    """List the sessions of an owner, the last used first."""
+    with open_stored(database) as memory:
+        listed = memory.sessions(owner=owner, after=after, limit=limit)
+    if as_json:
+        say_json([session_data(session) for session in listed])
+    elif listed:
+        open_console().print(sessions_table(listed))
+    else:
+        open_console().print(Text(f"There is no session of owner {line(owner)} here."))
+
+
+@app.command()
+def show(
+    session: SessionName,
+    database: Database = FILE,
+    owner: Owner = OWNER,
+    after: Annotated[int, typer.Option(min=0, help="Begin behind the entry of this number.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many entries.")] = 50,
+    as_json: AsJSON = False,
+) -> None:
+    """Show what was said in a session, oldest first."""
+    with open_stored(database) as memory:
+        entries = memory.session(session, owner=owner).entries(after=after, limit=limit + 1)
+    page, more = entries[:limit], len(entries) > limit
+    if as_json:
+        say_json([entry_data(entry) for entry in page])
+        return
+    console = open_console()
+    for entry in page:
+        show_entry(console, entry)
+    if more:
+        console.print(Text(f"There is more: --after {page[-1].seq}", style="dim"))
+    elif not page:
+        console.print(Text(f"There is nothing behind entry {after}."))
+
+
+@app.command()
+def explain(
+    session: SessionName,
+    turn: Annotated[int | None, typer.Option(min=1, help="The context that this turn was sent.", show_default="the last one")] = None,
+    message: Annotated[str | None, typer.Option(help="The context as if this was said next; stores nothing, and loads the model.")] = None,
+    database: Database = FILE,
+    owner: Owner = OWNER,
+    model: ModelName = DEFAULT,
+    window: Window = 8192,
+    instructions: Instructions = None,
+    cache: Cache = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Explain a context: where its tokens went, and what became of every entry.
+
+    Of a turn it is made again from its stored record. The model, the window and the instructions matter only with --message.
+    """
+    if turn is not None and message is not None:
+        raise typer.BadParameter("a past turn has its message: give one of --turn and --message")
+    with open_stored(database) as memory:
+        known = memory.session(session, owner=owner)
+        known.entries(limit=1)  # a misspelt name is said before a model is loaded
+        if turn is not None:
+            context = known.context(as_of=turn)
+        elif message is None:
+            context, turn = last_context(memory, known)
+        else:
+            with closing(open_backend(open_console(stderr=True), model, window, cache)) as backend:
+                supposed = Memory(memory.store, backend=backend, instructions=instructions)
+                context = supposed.session(session, owner=owner).context(message)
+    explanation = context.explain()
+    if as_json:
+        say_json({"session": session, "turn": turn} | explanation.data)
+        return
+    console = open_console()
+    what = f"turn {turn}" if turn is not None else "as if it came next" if message is not None else "as the log is now"
+    console.print(Text.assemble(("session ", "dim"), (line(session), "bold"), (f" · {what}", "dim")))
+    console.print(explanation)
+
+
+@app.command()
+def migrate(database: Database = FILE) -> None:
+    """Bring a database's tables to this release's form. A SQLite file is also migrated whenever it is opened."""
+    with closing(SQLStore(database_url(database))) as store:
+        version = store.migrate()
+    open_console().print(Text(f"The tables are of version {version}."))
+
+
+@models.command("list")
+def list_models(cache: Cache = None, as_json: AsJSON = False) -> None:
+    """List the models known by name, and which of them are here."""
+    here = {name: fetch.cached(name, cache) for name in MODELS}
+    if as_json:
+        known = [
+            {
+                "name": m.name,
+                "kind": m.kind,
+                "bytes": m.bytes,
+                "licence": m.licence,
+                "about": m.about,
+                "path": str(here[m.name] or "") or None,
+            }
+            for m in MODELS.values()
+        ]
+        say_json(known)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("name", "kind", "size", "here", "licence"):
+        table.add_column(heading, no_wrap=True, justify="right" if heading == "size" else "left")
+    table.add_column("about", ratio=1)
+    for model in MODELS.values():
+        mark = Text("yes", style="green") if here[model.name] else Text("no", style="dim")
+        table.add_row(Text(model.name, style="bold"), model.kind, f"{model.bytes / 1e6:,.0f} MB", mark, model.licence, model.about)
+    open_console().print(table)
+
+
+@models.command()
+def pull(name: RegisteredModel, cache: Cache = None) -> None:
+    """Fetch a model into the cache, unless it is there, and verify it."""
+    fetch.named(name)
+    typer.echo(fetch.locate(name, cache=cache))
+    if not fetch.verify(name, cache):
+        raise ModelUnavailable(
+            f"{name} is here, but not with the bytes that were published: threadkeep models remove {name}, and pull it again"
+        )
+
+
+@models.command()
+def path(name: RegisteredModel, cache: Cache = None) -> None:
+    """Say where a model is; fetches nothing."""
+    found = fetch.cached(name, cache)
+    if found is None:
+        raise NotFound(f"{name} is not in {cache or fetch.default_cache()}: threadkeep models pull {name}")
+    typer.echo(found)
+
+
+@models.command()
+def remove(name: RegisteredModel, cache: Cache = None) -> None:
+    """Delete a model from the cache."""
+    freed = fetch.remove(name, cache)
+    typer.echo(f"{freed / 1e6:,.0f} MB freed" if freed else f"{name} was not here")
+
+
+def say_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,1 @@
+"""What the commands show: entries, sessions and contexts on a screen, the chat, and the demo."""

@@ -1,0 +1,103 @@
+"""Sessions and entries: as a screen shows them, and as data that JSON can hold."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from threadkeep.memory.history import Entry
+from threadkeep.memory.message import ImagePart, Message, TextPart
+from threadkeep.stores.queries import Listed
+from threadkeep.terminal.screen import line, plain
+
+ROLE_STYLES = {"user": "bold", "assistant": "cyan", "tool": "yellow"}
+LONGEST_URL = 60
+"""Characters of a picture's address that are shown: one that carries the picture itself may have millions."""
+
+
+def sessions_table(sessions: Sequence[Listed]) -> Table:
+    """A row for each session."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("session", overflow="fold")
+    table.add_column("entries", justify="right", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("begun", no_wrap=True)
+    table.add_column("last used", no_wrap=True)
+    for session in sessions:
+        begun, used = at(session.created_at), at(session.updated_at)
+        table.add_row(Text(line(session.name)), f"{session.entries:,}", f"{session.tokens:,}", begun, used)
+    return table
+
+
+def session_data(session: Listed) -> dict[str, object]:
+    return {
+        "name": session.name,
+        "title": session.title,
+        "entries": session.entries,
+        "tokens": session.tokens,
+        "created_at": session.created_at.isoformat(),
+        "updated_at": session.updated_at.isoformat(),
+    }
+
+
+def show_entry(console: Console, entry: Entry) -> None:
+    """An entry whole, under a line that says whose, when and how it ended."""
+    head = Text.assemble(
+        (f"{entry.seq:>4}  ", "dim"),
+        (entry.role, ROLE_STYLES.get(entry.role, "")),
+        (f"  {at(entry.created_at)} · {entry.tokens:,} tokens", "dim"),
+        ("" if entry.status == "complete" else f" · {entry.status}", "yellow"),
+    )
+    console.print(head)
+    console.print(Padding(Text(plain(shown(entry.message))), (0, 0, 1, 6)))
+
+
+def show_line(console: Console, entry: Entry) -> None:
+    """An entry on one line, as much of it as there is room for."""
+    cut = " (interrupted)" if entry.status == "interrupted" else ""
+    text = Text.assemble(
+        (f"{entry.seq:>4}  {day(entry.created_at)}  ", "dim"),
+        (f"{entry.role:<11}", ROLE_STYLES.get(entry.role, "")),
+        line(shown(entry.message)) + cut,
+    )
+    console.print(text, no_wrap=True, overflow="ellipsis")
+
+
+def entry_data(entry: Entry) -> dict[str, object]:
+    return {
+        "seq": entry.seq,
+        "created_at": entry.created_at.isoformat(),
+        "status": entry.status,
+        "tokens": entry.tokens,
+        "key": entry.key,
+        "metadata": entry.metadata,
+        "message": entry.raw,
+    }
+
+
+def shown(message: Message) -> str:
+    """What a message says; pictures, calls and what has no text, by a word."""
+    said = []
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            said.append(part.text)
+        elif isinstance(part, ImagePart):
+            said.append(f"[image: {part.url[:LONGEST_URL]}]")
+        else:
+            said.append(f"[{part.type}]")
+    said += [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
+    return "\n".join(said) or "[empty]"
+
+
+def at(moment: datetime) -> str:
+    """A time as the reader's clock shows it."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def day(moment: datetime) -> str:
+    """A day as the reader's calendar shows it."""
+    local = moment.astimezone()
+    return f"{local.day:>2} {local:%b}"
