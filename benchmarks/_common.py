@@ -1,0 +1,116 @@
+"""What the benchmarks share: made-up conversations, databases of any length, and timing of two things in turn.
+
+A database is built once and kept in the machine's temporary folder, named by what is in it; `forget()` deletes all of them.
+"""
+
+import random
+import shutil
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from threadkeep.memory.budget import Budget
+from threadkeep.memory.holder import is_dead
+from threadkeep.memory.memory import Memory
+from threadkeep.memory.message import Message
+from threadkeep.memory.setup import Setup
+from threadkeep.backends.tiktoken_counter import TiktokenCounter
+from threadkeep.stores.engine import BUSY_MS
+from threadkeep.stores.sql import SQLStore
+
+KEPT = Path(tempfile.gettempdir()) / "threadkeep-benchmarks"
+OWNER, SESSION = "ada", "long"
+BATCH = 2_000
+WORDS = (
+    "train ticket order window garden letter market river winter summer doctor coffee number street planet camera bottle kitchen island "
+    "music paper silver yellow orange purple simple gentle sudden bitter narrow forest harbour engine pencil basket candle mirror pocket "
+    "ladder button carpet castle desert dinner dragon feather finger flower guitar hammer jacket jungle kettle lantern lemon lesson magnet "
+    "meadow monkey needle oven parcel pepper picnic pillow pirate plate potato puzzle rabbit ribbon rocket saddle sandal school shadow "
+    "shelter signal singer spider spring stable statue storm supper sweater table temple thunder ticket timber towel tunnel turtle valley "
+    "velvet village violin wagon walnut whistle wizard wonder zebra"
+).split()
+
+
+def text(rng: random.Random, least: int, most: int) -> str:
+    """A made-up sentence of so many words, about a token each."""
+    return " ".join(rng.choices(WORDS, k=rng.randint(least, most))) + f" {rng.randrange(1000)}."
+
+
+def conversation(rng: random.Random, count: int, *, words: tuple[int, int]) -> list[Message]:
+    """User and assistant in turn."""
+    return [(Message.assistant if at % 2 else Message.user)(text(rng, *words)) for at in range(count)]
+
+
+def session_of(messages: int) -> Path:
+    """A database with one session of so many messages of 10 to 30 tokens, written by the store's own append.
+
+    The same 2,000 messages come again and again: counted and analysed once, since reading does not mind.
+    """
+    path = KEPT / f"session-{messages}" / "chat.db"
+    if path.exists():
+        return path
+    building = path.parent.with_suffix(".building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    store = SQLStore(f"sqlite:///{building / 'chat.db'}")
+    setup = Setup(store, None, None, Budget(4096), TiktokenCounter("o200k_base"), None)
+    prepared = [setup.prepare(message) for message in conversation(random.Random(7), min(messages, BATCH), words=(8, 22))]
+    for done in range(0, messages, BATCH):
+        batch = prepared[: messages - done]
+        store.append(OWNER, SESSION, batch, key=None, tokenizer=setup.counting.name, is_dead=is_dead, settle_draft=setup.prepare_draft)
+    store.close()
+    building.rename(path.parent)
+    return path
+
+
+@contextmanager
+def copied(path: Path) -> Iterator[Path]:
+    """A copy that may be written to, gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=KEPT) as folder:
+        yield Path(shutil.copy(path, folder))
+
+
+def memory_on(path: Path, window: int = 4096) -> Memory:
+    """A memory without a model on a database, counting as OpenAI's models do."""
+    return Memory(f"sqlite:///{path}", budget=Budget(window), counter=TiktokenCounter("o200k_base"))
+
+
+@contextmanager
+def raw(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of the standard library's, set as the store sets its own."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for pragma in (f"busy_timeout = {BUSY_MS}", "journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+        yield connection
+
+
+def in_turn(rounds: int, *measured: Callable[[], object], warm: int = 3) -> list[list[float]]:
+    """Milliseconds of each call in each round, the things called one after another, so that all suffer alike from what else runs."""
+    times: list[list[float]] = [[] for _ in measured]
+    for at in range(warm + rounds):
+        for call, kept in zip(measured, times, strict=True):
+            began = time.perf_counter()
+            call()
+            took = (time.perf_counter() - began) * 1000
+            if at >= warm:
+                kept.append(took)
+    return times
+
+
+def median(times: Sequence[float]) -> float:
+    return statistics.median(times)
+
+
+def verdict(name: str, ratio: float, bound: float, *, least: bool = False) -> None:
+    """One line: a figure beside its bound."""
+    met = ratio >= bound if least else ratio <= bound
+    print(f"  {name}: {ratio:.3g} ({'at least' if least else 'at most'} {bound:g}: {'met' if met else 'MISSED'})")
+
+
+def forget() -> None:
+    """Delete the kept databases."""
+    shutil.rmtree(KEPT, ignore_errors=True)
