@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from threadkeep.backends.tiktoken_counter import TiktokenCounter
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.holder import is_dead
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import Message
 from threadkeep.memory.setup import Setup
-from threadkeep.backends.tiktoken_counter import TiktokenCounter
 from threadkeep.stores.engine import BUSY_MS
 from threadkeep.stores.sql import SQLStore
 

@@ -69,7 +69,9 @@ def main() -> None:
         short, _ = opened(1_000, stack)
         long, _ = opened(given.most, stack)
         full = SlidingWindow(step=0.01)  # both windows equally full, wherever the logs end
-        little, much = map(median, in_turn(ROUNDS, lambda: short.context(QUESTION, strategy=full), lambda: long.context(QUESTION, strategy=full)))
+        little, much = map(
+            median, in_turn(ROUNDS, lambda: short.context(QUESTION, strategy=full), lambda: long.context(QUESTION, strategy=full))
+        )
         print(f"  1,000 messages: {little:.2f} ms; {given.most:,}: {much:.2f} ms")
         verdict(f"a context of {given.most:,} messages beside one of 1,000", much / little, 1.3)
 
