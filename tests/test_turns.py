@@ -1,0 +1,447 @@
+"""Turns: who holds a session, what a dead holder leaves, who may still write, what the same key gives."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from openai.types.chat import ChatCompletion
+
+from threadkeep import (
+    Budget,
+    CannotFit,
+    Conflict,
+    InvalidMessage,
+    InvalidSetting,
+    KeyReused,
+    LeaseLost,
+    Memory,
+    Message,
+    NoBackend,
+    NotFound,
+    ScriptedBackend,
+    Session,
+    TiktokenCounter,
+    ToolCall,
+    Turn,
+    Usage,
+)
+from threadkeep.memory.upkeep import keeper
+
+TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.fixture
+def session(memory: Memory) -> Session:
+    return memory.session("chat", owner="ada")
+
+
+def said(session: Session) -> list[tuple[str, str]]:
+    """Who said what; a cut reply is marked."""
+    cut = {"interrupted": "…"}
+    return [(entry.role, entry.message.text + cut.get(entry.status, "")) for entry in session.entries(limit=1000)]
+
+
+def expire(memory: Memory) -> None:
+    """Let every lease end now, as after 30 s without a sign of life."""
+    with memory.store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE threadkeep_turns SET until_us = 0")
+
+
+# The lease.
+
+
+def test_a_second_turn_waits_for_the_first(session: Session) -> None:
+    def second() -> None:
+        session.chat("second")
+
+    with session.turn("first") as turn:
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.1)
+        turn.finish("reply to first")
+    thread.join()
+    assert said(session) == [("user", "first"), ("assistant", "reply to first"), ("user", "second"), ("assistant", "reply to second")]
+
+
+def test_waiting_in_vain_is_a_conflict_that_says_how_long(session: Session) -> None:
+    with session.turn("first"):
+        began = time.monotonic()
+        with pytest.raises(Conflict, match="turn 1.*0.2 s"), session.turn("second", timeout=0.2):
+            pass
+        assert 0.2 <= time.monotonic() - began < 5
+        with pytest.raises(Conflict, match="0.1 s"):
+            session.append("aside", timeout=0.1)
+    assert said(session) == [("user", "first")]
+
+
+def test_a_timeout_of_0_does_not_wait(session: Session) -> None:
+    with session.turn("first"):
+        began = time.monotonic()
+        with pytest.raises(Conflict), session.turn("second", timeout=0):
+            pass
+        assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), None, "1"])
+def test_a_timeout_is_a_number_of_seconds(session: Session, timeout: float) -> None:
+    with pytest.raises(InvalidSetting, match="timeout"), session.turn("first", timeout=timeout):
+        pass
+    with pytest.raises(InvalidSetting, match="timeout"):
+        session.append("first", timeout=timeout)
+
+
+def test_turns_of_other_sessions_do_not_wait(memory: Memory, session: Session) -> None:
+    with (
+        session.turn("first"),
+        memory.session("chat", owner="bob").turn("first", timeout=0),
+        memory.session("other").turn("first", timeout=0),
+    ):
+        pass
+
+
+def test_a_lease_that_ended_is_taken_over(memory: Memory, session: Session) -> None:
+    with session.turn("first"):
+        expire(memory)
+        assert session.chat("second", timeout=0).text == "reply to second"
+    assert said(session) == [("user", "first"), ("user", "second"), ("assistant", "reply to second")]
+
+
+def test_a_held_turn_holds_its_lease_on(memory: Memory, session: Session) -> None:
+    with session.turn("first") as turn:
+        expire(memory)
+        keeper.round()
+        with pytest.raises(Conflict), session.turn("second", timeout=0):
+            pass
+        turn.finish("reply to first")
+    assert len(said(session)) == 2
+
+
+def test_a_turn_that_nobody_refers_to_is_not_held_on(memory: Memory, session: Session) -> None:
+    turn = session.turn("first")
+    turn.__enter__()
+    del turn
+    expire(memory)
+    keeper.round()
+    assert session.chat("second", timeout=0).text == "reply to second"
+
+
+DIE = """
+import os, sys, time
+from threadkeep import Budget, Memory, TiktokenCounter
+from threadkeep.memory import turn as turns
+
+turns.DRAFT_SECONDS = 0.0
+memory = Memory(sys.argv[1], counter=TiktokenCounter("o200k_base"), budget=Budget(4000, reply=500))
+with memory.session("chat", owner="ada").turn("first", key="k") as turn:
+    turn.context
+    for text in sys.argv[2:]:
+        turn.draft(text)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def die(url: str, *drafts: str) -> None:
+    """Be killed in a turn, in another process, these drafts saved."""
+    assert subprocess.run([sys.executable, "-c", DIE, url, *drafts], timeout=60).returncode == -9
+
+
+def test_a_dead_process_is_seen_at_once_and_its_draft_is_kept(url: str, session: Session) -> None:
+    die(url, "Once", "Once upon")
+    assert session.chat("second", timeout=0).text == "reply to second"
+    assert said(session) == [
+        ("user", "first"),
+        ("assistant", "Once upon…"),
+        ("user", "second"),
+        ("assistant", "reply to second"),
+    ]
+
+
+def test_a_dead_process_that_had_said_nothing_leaves_no_reply(url: str, session: Session) -> None:
+    die(url)
+    session.append("aside", timeout=0)
+    assert said(session) == [("user", "first"), ("user", "aside")]
+
+
+def test_a_dead_processs_turn_is_taken_up_under_its_key(url: str, session: Session) -> None:
+    die(url, "Once upon")
+    with session.turn("first", key="k", timeout=0) as turn:
+        assert turn.id == 1
+        assert turn.messages == [{"role": "user", "content": "first"}]  # what was cut is not shown to the model again
+        turn.finish("A whole reply.")
+    assert said(session) == [("user", "first"), ("assistant", "Once upon…"), ("assistant", "A whole reply.")]
+    assert session.chat("first", key="k").text == "A whole reply."
+
+
+# Fencing.
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda turn: turn.finish("too late"),
+        lambda turn: turn.append(Message.assistant(None, tool_calls=[ToolCall("a", "look", "{}")])),
+        lambda turn: turn.draft("too late"),
+        lambda turn: turn.renew(),
+    ],
+    ids=["finish", "append", "draft", "renew"],
+)
+def test_whoever_lost_the_lease_writes_nothing(
+    memory: Memory, session: Session, monkeypatch: pytest.MonkeyPatch, write: Callable[[Turn], object]
+) -> None:
+    monkeypatch.setattr("threadkeep.memory.turn.DRAFT_SECONDS", 0.0)
+    with session.turn("first") as turn:
+        assert turn.request
+        expire(memory)
+        session.chat("second")
+        before = said(session)
+        with pytest.raises(LeaseLost, match="turn 1"):
+            write(turn)
+    assert said(session) == before
+    assert len(session.calls()) == 1
+
+
+def test_a_turn_of_a_deleted_session_writes_nothing(session: Session) -> None:
+    with session.turn("first") as turn:
+        session.delete()
+        session.append("anew")
+        with pytest.raises(LeaseLost):
+            turn.finish("too late")
+    assert said(session) == [("user", "anew")]
+
+
+def test_an_ended_lease_that_nobody_took_is_still_good(memory: Memory, session: Session) -> None:
+    with session.turn("first") as turn:
+        expire(memory)
+        turn.finish("late, but first")
+    assert said(session)[-1] == ("assistant", "late, but first")
+
+
+# The same key again.
+
+
+def test_a_finished_turn_gives_its_reply_and_writes_nothing(session: Session) -> None:
+    first = session.chat("Hello", key="k")
+    with session.turn("Hello", key="k") as turn:
+        assert turn.reply is not None
+        assert turn.reply.message == first.message
+        assert turn.reply.seq == first.seq
+        assert turn.id == 1
+        with pytest.raises(Conflict):
+            turn.finish("another reply")
+    assert [event.text for event in session.stream("Hello", key="k").__enter__()] == [first.text]
+    assert len(session.entries()) == 2
+    assert len(session.calls()) == 1
+
+
+def test_a_finished_turn_gives_its_reply_while_another_is_held(session: Session) -> None:
+    session.chat("Hello", key="k")
+    with session.turn("second"):
+        assert session.chat("Hello", key="k", timeout=0).text == "reply to Hello"
+
+
+def test_an_unanswered_turn_is_taken_up_again(session: Session) -> None:
+    with pytest.raises(ZeroDivisionError), session.turn("Hello", key="k") as turn:
+        assert turn.request
+        raise ZeroDivisionError
+    with session.turn("Hello", key="k") as again:
+        assert again.reply is None
+        assert again.user == session.entries()[0]
+        assert again.messages == [{"role": "user", "content": "Hello"}]
+        again.finish("Good morning.")
+    assert said(session) == [("user", "Hello"), ("assistant", "Good morning.")]
+
+
+def test_an_interrupted_turn_is_taken_up_again(session: Session) -> None:
+    with session.stream("Hello", key="k") as stream:
+        next(stream)
+    assert session.chat("Hello", key="k").text == "reply to Hello"
+    assert said(session) == [("user", "Hello"), ("assistant", "reply …"), ("assistant", "reply to Hello")]
+
+
+def test_a_turn_that_the_conversation_left_behind_is_a_conflict(session: Session) -> None:
+    with session.turn("Hello", key="k"):
+        pass
+    session.chat("Something else")
+    before = said(session)
+    with pytest.raises(Conflict, match="went on"):
+        session.chat("Hello", key="k")
+    assert said(session) == before
+
+
+def test_a_key_with_another_message_is_refused(session: Session) -> None:
+    session.chat("Hello", key="k")
+    with session.turn("Hi", key="l"):
+        pass
+    for key in ("k", "l"):
+        with pytest.raises(KeyReused), session.turn("Something else", key=key):
+            pass
+    assert len(session.entries()) == 3
+
+
+def test_a_key_of_a_batch_begins_no_turn(session: Session) -> None:
+    session.append("Hello", key="k")
+    with pytest.raises(KeyReused), session.turn("Hello", key="k"):
+        pass
+
+
+def test_a_key_that_is_held_waits(session: Session) -> None:
+    with session.turn("Hello", key="k"), pytest.raises(Conflict), session.turn("Hello", key="k", timeout=0):
+        pass
+
+
+# Inside a turn.
+
+
+def test_an_exception_stores_no_reply_and_goes_through(session: Session) -> None:
+    with pytest.raises(KeyboardInterrupt), session.turn("Hello"):
+        raise KeyboardInterrupt
+    assert said(session) == [("user", "Hello")]
+    assert session.chat("again", timeout=0).text == "reply to again"
+
+
+def test_a_turn_is_finished_once(session: Session) -> None:
+    with session.turn("Hello") as turn:
+        turn.finish("one")
+        for write in (lambda: turn.finish("two"), lambda: turn.append(Message.assistant("two")), lambda: turn.request):
+            with pytest.raises(Conflict):
+                write()
+    assert said(session) == [("user", "Hello"), ("assistant", "one")]
+
+
+def test_a_turn_outside_of_its_block_is_a_conflict(session: Session) -> None:
+    turn = session.turn("Hello")
+    with pytest.raises(Conflict):
+        turn.finish("one")
+    with pytest.raises(Conflict):
+        _ = turn.request
+
+
+@pytest.mark.parametrize(
+    "message", [Message.assistant("Hello"), Message.system("Hello"), {"role": "tool", "content": "x", "tool_call_id": "a"}]
+)
+def test_a_turn_begins_with_a_users_message(session: Session, message: Message) -> None:
+    with pytest.raises(InvalidSetting):
+        session.turn(message)
+
+
+@pytest.mark.parametrize("reply", [Message.user("no reply"), {"role": "assistant"}, {"content": 7}, 7, None])
+def test_what_is_no_reply_is_refused_and_the_turn_goes_on(session: Session, reply: Message) -> None:
+    with session.turn("Hello") as turn:
+        with pytest.raises((InvalidMessage, InvalidSetting)):
+            turn.finish(reply)
+        turn.finish("a reply")
+    assert said(session) == [("user", "Hello"), ("assistant", "a reply")]
+
+
+COMPLETION = {
+    "id": "c-1",
+    "object": "chat.completion",
+    "created": 1_700_000_000,
+    "model": "gpt-4.1-nano-2025-04-14",
+    "choices": [{"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": "Good morn"}, "logprobs": None}],
+    "usage": {"prompt_tokens": 30, "completion_tokens": 7, "total_tokens": 37, "prompt_tokens_details": {"cached_tokens": 20}},
+}
+
+
+@pytest.mark.parametrize("completion", [COMPLETION, ChatCompletion.model_validate(COMPLETION)], ids=["dict", "object"])
+def test_a_completion_is_stored_with_its_usage(session: Session, completion: ChatCompletion) -> None:
+    with session.turn("Hello") as turn:
+        reply = turn.finish(completion)
+    assert (reply.text, reply.finish, reply.status) == ("Good morn", "length", "complete")
+    assert reply.usage == Usage(30, 7, 20)
+    (call,) = session.calls()
+    assert (call.turn_id, call.purpose, call.model) == (1, "reply", "gpt-4.1-nano-2025-04-14")
+    assert (call.prompt_tokens, call.cached_tokens, call.completion_tokens) == (30, 20, 7)
+
+
+def test_usage_may_be_told_apart(session: Session) -> None:
+    with session.turn("Hello") as turn:
+        turn.finish("a reply", usage=Usage(10, 3, first_token_ms=1.6, total_ms=9.2))
+    (call,) = session.calls()
+    assert (call.prompt_tokens, call.completion_tokens, call.first_token_ms, call.total_ms) == (10, 3, 2, 9)
+
+
+def test_calls_of_tools_and_their_results_go_into_the_next_request(session: Session) -> None:
+    with session.turn("Where is it?", tools=[TOOL]) as turn:
+        assert [message["role"] for message in turn.messages] == ["user"]
+        call = Message.assistant(None, tool_calls=[ToolCall("a", "look", "{}"), ToolCall("b", "look", "{}")])
+        turn.append(call, Message.tool("under the bed", tool_call_id="b"))
+        turn.append(Message.tool("nothing here", tool_call_id="a"))
+        assert [message["role"] for message in turn.messages] == ["user", "assistant", "tool", "tool"]
+        assert turn.request["tools"] == [TOOL]
+        reply = turn.finish("Under the bed.")
+    assert reply.seq == 5
+    assert {entry.turn_seq for entry in session.entries()} == {1}
+    assert [message["role"] for message in session.context("Thanks").messages] == ["user", "assistant", "tool", "tool", "assistant", "user"]
+
+
+def test_a_bad_message_in_a_turn_writes_nothing_of_the_batch(session: Session) -> None:
+    with session.turn("Hello") as turn:
+        with pytest.raises(InvalidMessage, match=r"messages\[1\]"):
+            turn.append(Message.assistant("one"), {"role": "nobody"})
+        turn.finish("a reply")
+    assert said(session) == [("user", "Hello"), ("assistant", "a reply")]
+
+
+def test_a_reply_that_could_not_be_stored_is_kept_as_cut(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt), session.turn("Hello", key="k") as turn, monkeypatch.context() as patch:
+        patch.setattr("threadkeep.stores.turn_queries.add_call", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        turn.finish("a long reply", usage=Usage(1, 1))
+    assert said(session) == [("user", "Hello"), ("assistant", "a long reply…")]
+    assert session.calls() == []
+
+
+# Contexts of turns.
+
+
+def test_a_turns_context_is_made_again_from_its_record(session: Session) -> None:
+    contexts = {}
+    for number in range(12):
+        with session.turn(
+            f"message {number} " * 30, tools=[TOOL] if number % 2 else None, max_tokens=1000 + number, instructions=f"v{number}"
+        ) as turn:
+            contexts[turn.id] = turn.context
+            turn.finish("reply " * 60)
+    for turn_id, context in contexts.items():
+        again = session.context(as_of=turn_id)
+        assert again.request == context.request
+        assert (again.tokens, again.decisions, again.budget) == (context.tokens, context.decisions, context.budget)
+
+
+def test_a_turn_without_a_context_has_none_to_make_again(session: Session) -> None:
+    with session.turn("Hello") as turn:
+        pass
+    for missing in (turn, 1, 2):
+        with pytest.raises(NotFound):
+            session.context(as_of=missing)
+    with pytest.raises(InvalidSetting):
+        session.context("Hello", as_of=1)
+    with pytest.raises(InvalidSetting):
+        session.context(as_of=session.turn("never begun"))
+
+
+def test_a_context_that_cannot_fit_leaves_the_turn_unanswered(url: str, counter: TiktokenCounter) -> None:
+    with Memory(url, counter=counter, budget=Budget(50, reply=10)) as memory:
+        session = memory.session("chat")
+        with pytest.raises(CannotFit), session.turn("word " * 100, key="k") as turn:
+            turn.finish(str(turn.request))
+        with session.turn("short") as turn:
+            turn.finish("fine")
+
+
+def test_a_memory_with_a_counter_alone_answers_nothing(url: str, counter: TiktokenCounter) -> None:
+    with Memory(url, counter=counter, budget=Budget(4000)) as memory:
+        with pytest.raises(NoBackend):
+            memory.session("chat").chat("Hello")
+        assert memory.sessions() == []
+
+
+def test_handles_of_several_memories_share_a_session(url: str, session: Session) -> None:
+    with Memory(url, backend=ScriptedBackend(["from there"]), budget=Budget(4000)) as other:
+        with session.turn("here"), pytest.raises(Conflict), other.session("chat", owner="ada").turn("there", timeout=0):
+            pass
+        assert other.session("chat", owner="ada").chat("there").text == "from there"
+    assert said(session) == [("user", "here"), ("user", "there"), ("assistant", "from there")]
