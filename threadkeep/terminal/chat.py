@@ -1,6 +1,7 @@
 """A conversation at the prompt: it goes on where it was, streams the replies, and keeps what was said when one is stopped."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -33,6 +34,8 @@ def chat(console: Console, memory: Memory, session: Session) -> None:
     while True:
         try:
             said = input("you> ").strip()
+            if not sys.stdin.isatty():
+                console.print(Text(line(said)))  # so that what is recorded of a script reads as it would on a screen
         except EOFError:
             console.print()
             return
@@ -88,9 +91,10 @@ def _answer(console: Console, stream: Stream) -> None:
     reply = stream.turn.reply
     if reply is None:
         console.print(Text("  stopped before anything was said", style="yellow"))
-    else:
-        cut = "stopped; what was said is kept · " if reply.status == "interrupted" else ""
-        console.print(Text(f"  {cut}turn {stream.turn.id} · {figures(reply.usage)}", style="dim"))
+        return
+    said = ["stopped, and kept"] if reply.status == "interrupted" else []
+    said += [f"turn {stream.turn.id}"] + ([] if reply.usage is None else [figures(reply.usage)])
+    console.print(Text(f"  {' · '.join(said)}", style="dim"))
 
 
 @contextmanager

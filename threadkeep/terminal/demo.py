@@ -31,7 +31,7 @@ SHOWN_ENDS = 4
 AFTERWARDS = (
     (f"show {SESSION}", "all that was said"),
     (f"explain {SESSION}", "the last context, made again from its record"),
-    (f"chat -s {SESSION}", "ask for the cat again, in a window that holds all of it"),
+    (f"chat -s {SESSION}", "go on talking, in a window that holds all of it"),
 )
 """What one may look at next."""
 
@@ -88,7 +88,8 @@ def _ask(console: Console, memory: Memory, log: Sequence[Entry], number: int, qu
         context = stream.context
         show_reply(console, stream, "model  ")
     reply = stream.reply
-    console.print(Text(f"       {figures(reply.usage)}\n", style="dim"))
+    if reply.usage is not None:
+        console.print(Text(f"       {figures(reply.usage)}\n", style="dim"))
     console.print(Padding(context.explain(), (0, 0, 0, 7)))
     entry = next(entry for entry in log if question.answer in entry.message.text)
     return Answered(question, entry, _is_shown(context, entry.seq), reply.text, reply.usage)

@@ -103,13 +103,11 @@ def show_reply(console: Console, stream: Stream, first: str) -> None:
     flow.end()
 
 
-def figures(usage: Usage | None) -> str:
+def figures(usage: Usage) -> str:
     """What a reply took, on one line."""
-    if usage is None:
-        return "the model did not say what it took"
-    said = [f"{usage.prompt_tokens:,} tokens sent, {usage.cached_tokens:,} of them cached", f"{usage.completion_tokens:,} said"]
+    said = [f"{usage.prompt_tokens:,} tokens sent, {usage.cached_tokens:,} cached", f"{usage.completion_tokens:,} said"]
     if usage.first_token_ms is not None:
-        said.append(f"first token after {usage.first_token_ms:,.0f} ms")
+        said.append(f"first token {usage.first_token_ms:,.0f} ms")
     if usage.total_ms is not None:
         said.append(f"{usage.total_ms / 1000:.1f} s in all")
     return " · ".join(said)
