@@ -44,6 +44,11 @@ def said(session: Session) -> list[tuple[str, str]]:
     return [(entry.role, entry.message.text + cut.get(entry.status, "")) for entry in session.entries(limit=1000)]
 
 
+def fail(_: object) -> None:
+    """Fail as the client of a model may."""
+    raise ZeroDivisionError
+
+
 def expire(memory: Memory) -> None:
     """Let every lease end now, as after 30 s without a sign of life."""
     with memory.store.engine.begin() as connection:
@@ -69,10 +74,10 @@ def test_a_second_turn_waits_for_the_first(session: Session) -> None:
 def test_waiting_in_vain_is_a_conflict_that_says_how_long(session: Session) -> None:
     with session.turn("first"):
         began = time.monotonic()
-        with pytest.raises(Conflict, match="turn 1.*0.2 s"), session.turn("second", timeout=0.2):
+        with pytest.raises(Conflict, match=r"turn 1.*0\.2 s"), session.turn("second", timeout=0.2):
             pass
         assert 0.2 <= time.monotonic() - began < 5
-        with pytest.raises(Conflict, match="0.1 s"):
+        with pytest.raises(Conflict, match=r"0\.1 s"):
             session.append("aside", timeout=0.1)
     assert said(session) == [("user", "first")]
 
@@ -145,7 +150,7 @@ with memory.session("chat", owner="ada").turn("first", key="k") as turn:
 
 def die(url: str, *drafts: str) -> None:
     """Be killed in a turn, in another process, these drafts saved."""
-    assert subprocess.run([sys.executable, "-c", DIE, url, *drafts], timeout=60).returncode == -9
+    assert subprocess.run([sys.executable, "-c", DIE, url, *drafts], timeout=60, check=False).returncode == -9
 
 
 def test_a_dead_process_is_seen_at_once_and_its_draft_is_kept(url: str, session: Session) -> None:
@@ -244,8 +249,7 @@ def test_a_finished_turn_gives_its_reply_while_another_is_held(session: Session)
 
 def test_an_unanswered_turn_is_taken_up_again(session: Session) -> None:
     with pytest.raises(ZeroDivisionError), session.turn("Hello", key="k") as turn:
-        assert turn.request
-        raise ZeroDivisionError
+        fail(turn.request)
     with session.turn("Hello", key="k") as again:
         assert again.reply is None
         assert again.user == session.entries()[0]
@@ -327,7 +331,7 @@ def test_a_turn_begins_with_a_users_message(session: Session, message: Message) 
         session.turn(message)
 
 
-@pytest.mark.parametrize("reply", [Message.user("no reply"), {"role": "assistant"}, {"content": 7}, 7, None])
+@pytest.mark.parametrize("reply", [Message.user("no reply"), {"role": "nobody", "content": ""}, {"content": 7}, 7, None])
 def test_what_is_no_reply_is_refused_and_the_turn_goes_on(session: Session, reply: Message) -> None:
     with session.turn("Hello") as turn:
         with pytest.raises((InvalidMessage, InvalidSetting)):
@@ -387,8 +391,8 @@ def test_a_bad_message_in_a_turn_writes_nothing_of_the_batch(session: Session) -
 
 
 def test_a_reply_that_could_not_be_stored_is_kept_as_cut(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KeyboardInterrupt), session.turn("Hello", key="k") as turn, monkeypatch.context() as patch:
-        patch.setattr("threadkeep.stores.turn_queries.add_call", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("threadkeep.stores.turn_queries.add_call", lambda *_: fail(None))
+    with pytest.raises(ZeroDivisionError), session.turn("Hello", key="k") as turn:
         turn.finish("a long reply", usage=Usage(1, 1))
     assert said(session) == [("user", "Hello"), ("assistant", "a long reply…")]
     assert session.calls() == []
