@@ -20,7 +20,7 @@ from threadkeep.memory.message import JSON, MessageLike
 from threadkeep.memory.session import Session
 from threadkeep.memory.threads import Threads
 from threadkeep.memory.tokens import TokenCounter
-from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
+from threadkeep.memory.turn import WAIT_SECONDS, waits
 from threadkeep.stores.appending import Appended
 from threadkeep.stores.queries import Listed
 from threadkeep.stores.sql import SQLStore
@@ -129,7 +129,7 @@ class AsyncSession:
         instructions: str | None = None,
         strategy: Strategy | None = None,
         budget: Budget | None = None,
-        as_of: int | Turn | None = None,
+        as_of: int | AsyncTurn | None = None,
     ) -> Context:
         """`Session.context`."""
         return await self._threads.run(
@@ -141,7 +141,7 @@ class AsyncSession:
                 instructions=instructions,
                 strategy=strategy,
                 budget=budget,
-                as_of=as_of,
+                as_of=as_of._turn if isinstance(as_of, AsyncTurn) else as_of,
             )
         )
 

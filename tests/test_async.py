@@ -71,6 +71,7 @@ def test_a_turn_of_ones_own_client(url: str) -> None:
             assert turn.request["messages"] == turn.context.messages
             await turn.draft("In")
             assert (await turn.finish("In bed.")).seq == 4
+        assert [message["role"] for message in (await session.context(as_of=turn)).messages] == ["user", "assistant", "tool"]
         async with session.turn("Where is it?", key="k") as again:
             assert again.reply is not None
             assert again.reply.text == "In bed."

@@ -1,0 +1,116 @@
+"""The tables: made once whoever comes first, the same as the code says, an unknown version refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect
+
+from threadkeep import Memory, SchemaTooNew, SchemaTooOld, SQLStore
+from threadkeep.stores.schema import PREFIX, metadata
+from threadkeep.stores.versions import VERSION_TABLE, VERSIONS, check_schema
+
+
+def test_migrated_tables_are_those_of_the_code(url: str) -> None:
+    store = SQLStore(url)
+    assert store.migrate() == VERSIONS[-1]
+    with store.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []
+        names = set(inspect(connection).get_table_names())
+    assert names == {table.name for table in metadata.sorted_tables} | {VERSION_TABLE}
+    assert all(name.startswith(PREFIX) for name in names)
+    store.close()
+
+
+def test_tables_without_rowids_are_made_so(url: str) -> None:
+    store = SQLStore(url)
+    store.migrate()
+    with store.read() as connection:
+        found = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%WITHOUT ROWID%'")
+        without = set(found.scalars())
+    assert without == {table.name for table in metadata.sorted_tables if table.dialect_options["sqlite"]["with_rowid"] is False}
+    store.close()
+
+
+def test_migrating_again_changes_nothing(url: str) -> None:
+    store = SQLStore(url)
+    store.migrate()
+    with store.read() as connection:
+        before = connection.exec_driver_sql("SELECT * FROM sqlite_master").all()
+    assert SQLStore(url).migrate() == store.migrate() == VERSIONS[-1]
+    with store.read() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM sqlite_master").all() == before
+        assert connection.exec_driver_sql("PRAGMA user_version").scalar() == 0  # the host's, not ours
+    store.close()
+
+
+def test_tables_of_the_host_stay_as_they_are(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'host.db'}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('of the host')")
+    SQLStore(engine).migrate()
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM alembic_version").all() == [("of the host",)]
+    engine.dispose()
+
+
+def test_a_newer_database_is_refused_and_not_touched(url: str, memory: Memory) -> None:
+    memory.session("chat").append("hello")
+    with memory.store.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    store = SQLStore(url)
+    for use in (store.migrate, lambda: store.session("default", "chat")):
+        with pytest.raises(SchemaTooNew, match=r"9999.*upgrade threadkeep"):
+            use()
+    store.close()
+    with memory.store.engine.connect() as connection:
+        assert connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar() == "9999"
+
+
+def test_a_server_is_told_to_migrate(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'empty.db'}")
+    with engine.connect() as connection, pytest.raises(SchemaTooOld, match="threadkeep migrate"):
+        check_schema(connection)
+    SQLStore(engine).migrate()
+    with engine.connect() as connection:
+        assert check_schema(connection)
+    engine.dispose()
+
+
+FIRST = """
+import sys, time
+from threadkeep import Budget, Memory, TiktokenCounter
+
+memory = Memory(sys.argv[1], counter=TiktokenCounter("o200k_base"), budget=Budget(4000))
+print("ready", flush=True)
+sys.stdin.readline()
+memory.session("chat").append(f"hello from {sys.argv[2]}")
+memory.close()
+"""
+
+
+def test_processes_that_open_a_new_file_at_once_make_its_tables_once(url: str, memory: Memory) -> None:
+    started = [
+        subprocess.Popen([sys.executable, "-c", FIRST, url, str(number)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for number in range(4)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        with process:
+            process.communicate(timeout=60)
+        assert process.returncode == 0
+    said = [entry.message.text for entry in memory.session("chat").entries()]
+    assert sorted(said) == [f"hello from {number}" for number in range(4)]
+    with memory.store.engine.connect() as connection:
+        assert connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").all() == [(VERSIONS[-1],)]
