@@ -18,7 +18,7 @@ from threadkeep.models import fetch
 from threadkeep.models.registry import DEFAULT, MODELS
 from threadkeep.stores.sql import SQLStore
 from threadkeep.terminal.chat import chat as hold_chat
-from threadkeep.terminal.chat import last_context
+from threadkeep.terminal.chat import last_turn
 from threadkeep.terminal.demo import WINDOW as DEMO_WINDOW
 from threadkeep.terminal.demo import demo as show_demo
 from threadkeep.terminal.listing import entry_data, session_data, sessions_table, show_entry
@@ -168,8 +168,8 @@ def show(
 @app.command()
 def explain(
     session: SessionName,
-    turn: Annotated[int | None, typer.Option(min=1, help="The context that this turn was sent.", show_default="the last one")] = None,
-    message: Annotated[str | None, typer.Option(help="The context as if this was said next; stores nothing, and loads the model.")] = None,
+    turn: Annotated[int | None, typer.Option(min=1, help="The context that this turn was sent.", show_default="the last")] = None,
+    message: Annotated[str | None, typer.Option(help="The context as if this was said next; stores nothing.")] = None,
     database: Database = FILE,
     owner: Owner = OWNER,
     model: ModelName = DEFAULT,
@@ -180,17 +180,18 @@ def explain(
 ) -> None:
     """Explain a context: where its tokens went, and what became of every entry.
 
-    Of a turn it is made again from its stored record. The model, the window and the instructions matter only with --message.
+    Of a turn it is made again from its stored record, which loads no model. The model, the window and the instructions matter only with
+    --message, and for a session that has had no turn yet.
     """
     if turn is not None and message is not None:
         raise typer.BadParameter("a past turn has its message: give one of --turn and --message")
     with open_stored(database) as memory:
         known = memory.session(session, owner=owner)
         known.entries(limit=1)  # a misspelt name is said before a model is loaded
+        if turn is None and message is None:
+            turn = last_turn(memory, known)
         if turn is not None:
             context = known.context(as_of=turn)
-        elif message is None:
-            context, turn = last_context(memory, known)
         else:
             with closing(open_backend(open_console(stderr=True), model, window, cache)) as backend:
                 supposed = Memory(memory.store, backend=backend, instructions=instructions)

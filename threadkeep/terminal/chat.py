@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from threadkeep.memory.context import Context
 from threadkeep.memory.errors import ThreadkeepError
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.session import Session
@@ -50,14 +49,10 @@ def chat(console: Console, memory: Memory, session: Session) -> None:
             console.print(Text(f"error: {line(str(error))}", style="red"))
 
 
-def last_context(memory: Memory, session: Session) -> tuple[Context, int | None]:
-    """The context that the newest turn was sent, with the turn's number; of a session without one, the log as it is now.
-
-    Only the latter asks the model's counter.
-    """
+def last_turn(memory: Memory, session: Session) -> int | None:
+    """The number of the newest turn, if it came as far as a context."""
     with memory.store.history(session.owner, session.name) as (_, _, newest):
-        turn = None if newest is None or newest.manifest is None else newest.id
-    return (session.context(), None) if turn is None else (session.context(as_of=turn), turn)
+        return None if newest is None or newest.manifest is None else newest.id
 
 
 def _greet(console: Console, memory: Memory, session: Session) -> None:
@@ -78,7 +73,7 @@ def _obey(console: Console, memory: Memory, session: Session, said: str) -> None
     elif said == "/sessions":
         console.print(sessions_table(memory.sessions(owner=session.owner)))
     elif said == "/context":
-        console.print(Padding(last_context(memory, session)[0].explain(), (0, 0, 1, 0)))
+        console.print(Padding(session.context(as_of=last_turn(memory, session)).explain(), (0, 0, 1, 0)))
     elif said.startswith("/"):
         console.print(Text(f"there is no {line(said.split(maxsplit=1)[0])}: /help says what there is", style="yellow"))
     elif said:
