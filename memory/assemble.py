@@ -26,7 +26,9 @@ ESTIMATE_SLACK = 8
 """Counts of another tokenizer may be off by so much before a log is not even tried whole. (A byte-level tokenizer on Chinese against
 one with its characters: up to about 5.)"""
 FORM_SLACK = 2
-"""The same for a template that is not additive: merged messages cost less than the sum of their parts."""
+"""The same for a template that is not additive."""
+JOINT_SLACK = 2
+"""Tokens that two messages may lose where a profile makes them one, beside what the template puts around each."""
 SMALL_GAP = 16
 """Entries: a larger gap between shown entries is left out as a whole, without a look at why each is."""
 
@@ -125,9 +127,7 @@ class _Assembly:
 
     def _everything(self) -> tuple[Selection, Counted] | None:
         """The whole log, where it fits."""
-        counting = self.request.counting
-        slack = ESTIMATE_SLACK if not self.request.counted else 1 if counting.additive else FORM_SLACK
-        if self.head.tokens > self.ceiling * slack:
+        if self._is_far_too_long():
             return None
         selection = Selection()
         entries = self.history.between(self.head.leading + 1, self.head.seq)
@@ -135,6 +135,16 @@ class _Assembly:
         selection.add(Pick((), 0, "the whole log fits"), shown)
         counted = self.count(selection)
         return (selection, counted) if counted.tokens <= self.ceiling else None
+
+    def _is_far_too_long(self) -> bool:
+        """Whether the log need not be read to know that the whole does not fit."""
+        counting = self.request.counting
+        slack = ESTIMATE_SLACK if not self.request.counted else 1 if counting.additive else FORM_SLACK
+        replaced = self._complete(self.history.entries(self.request.replaced)) if self.request.replaced else ()
+        least = self.head.tokens - sum(entry.tokens for entry in replaced)
+        if not counting.profile.fits_plain:
+            least -= self.head.seq * (counting.count_again(Message.user("")) + JOINT_SLACK)
+        return least > self.ceiling * slack
 
     def _may_stand(self, entry: Entry) -> bool:
         if entry.status in ("late", "erased") or entry.seq <= self.head.leading:

@@ -9,6 +9,10 @@ from threadkeep.memory.errors import InvalidSetting
 from threadkeep.memory.message import JSON, ImagePart, Message, Part, TextPart, ToolCall
 
 
+KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"})
+"""Keys of a message that OpenAI's API takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What a model's template or a provider's API accepts. The assembler makes every context fit it."""
@@ -26,7 +30,7 @@ class Profile:
     structured_output: bool = True
     tool_ids: str | None = None
     """The regular expression that a tool call's id must match as a whole; None: any."""
-    keys: frozenset[str] = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"})
+    keys: frozenset[str] = KEYS
     """Keys that a message may hold."""
 
     def __post_init__(self) -> None:
@@ -57,22 +61,26 @@ class Profile:
     def changes(self) -> str:
         """What it makes of single messages, as a short mark: equal marks change them alike."""
         marks = [name for name in ("developer", "tools", "images") if not getattr(self, name)]
-        return "".join(f"-{mark}" for mark in marks) + (f"+ids:{self.tool_ids}" if self.tool_ids else "")
+        keys = [f"{'+' if key in self.keys else '-'}{key}" for key in sorted(self.keys ^ KEYS)]
+        return "".join([*(f"-{mark}" for mark in marks), *([f"+ids:{self.tool_ids}"] if self.tool_ids else []), *keys])
 
 
 def fit(message: Message, profile: Profile) -> Message:
-    """The message as the profile accepts it; itself where nothing is to be changed. Keys are filtered elsewhere, when it is sent."""
+    """The message as the profile accepts it; itself where nothing is to be changed."""
     if message.role == "developer" and not profile.developer:
         message = replace(message, role="system")
     if not profile.images and any(isinstance(part, ImagePart) for part in message.parts):
         message = message.with_content(_without_images(message.parts))
     if not profile.tools and message.tool_calls:
         told = "\n".join(f"[called {call.name} with {call.arguments}]" for call in message.tool_calls)
-        return Message("assistant", f"{message.text}\n{told}".strip(), extra=message.extra)
-    if not profile.tools and message.role == "tool":
-        return Message("user", f"[result of {message.name or message.tool_call_id}]\n{message.text}", extra=message.extra)
-    if profile.tool_ids is not None:
+        message = Message("assistant", f"{message.text}\n{told}".strip(), extra=message.extra)
+    elif not profile.tools and message.role == "tool":
+        message = Message("user", f"[result of {message.name or message.tool_call_id}]\n{message.text}", extra=message.extra)
+    elif profile.tool_ids is not None:
         message = _with_ids(message, profile.tool_ids)
+    if (message.name is not None and "name" not in profile.keys) or not message.extra.keys() <= profile.keys:
+        allowed = {key: value for key, value in message.extra.items() if key in profile.keys}
+        message = replace(message, name=message.name if "name" in profile.keys else None, extra=allowed)
     return message
 
 

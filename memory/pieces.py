@@ -53,7 +53,7 @@ class Piece:
     def of(cls, shown: Shown, profile: Profile) -> "Piece":
         """An entry as the profile sends it."""
         entry = shown.entry
-        if shown.keep is None and not profile.alters:
+        if shown.keep is None and not profile.alters and entry.raw.keys() <= profile.keys:
             return cls(None, shown.tokens, shown=shown, seq=entry.seq)
         message = entry.message if shown.keep is None else clip(entry.message, shown.keep)
         return cls(fit(message, profile), shown.tokens, shown=shown, seq=entry.seq)
@@ -83,8 +83,7 @@ class Piece:
     def sent(self, keys: frozenset[str]) -> dict[str, object]:
         """In OpenAI's format, with the allowed keys only."""
         if self._given is None and self.shown is not None:
-            raw = self.shown.entry.raw
-            return raw if raw.keys() <= keys else {key: value for key, value in raw.items() if key in keys}
+            return self.shown.entry.raw
         return {key: value for key, value in self.message.to_dict().items() if key in keys}
 
 
