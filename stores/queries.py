@@ -55,15 +55,13 @@ def at(table: Table, *columns: str) -> ColumnElement[bool]:
 # Owners and sessions.
 
 _OWNER = select(owners.c.id).where(owners.c.name == bindparam("b_name"))
-_SESSION = (
-    select(
-        *(sessions.c[name] for name in "owner_id id active_branch name tokenizer clip revision".split()),
-        *(branches.c[name] for name in "lineage head_seq head_tokens head_shown head_group head_turn open_calls leading".split()),
-    )
-    .join_from(owners, sessions, sessions.c.owner_id == owners.c.id)
-    .join(branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
-)
-_SESSION_BY_NAME = _SESSION.where(owners.c.name == bindparam("b_owner"), sessions.c.name == bindparam("b_name"))
+_SESSION = select(
+    *(sessions.c[name] for name in "owner_id id active_branch name tokenizer clip revision".split()),
+    *(branches.c[name] for name in "lineage head_seq head_tokens head_shown head_group head_turn open_calls leading".split()),
+).join_from(sessions, branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
+# The owner's id by a query of its own: joined, SQLite reads all owners where its statistics, even old ones, say that they are few.
+_OWNER_ID = select(owners.c.id).where(owners.c.name == bindparam("b_owner")).scalar_subquery()
+_SESSION_BY_NAME = _SESSION.where(sessions.c.owner_id == _OWNER_ID, sessions.c.name == bindparam("b_name"))
 _SESSION_LOCKED = _SESSION_BY_NAME.with_for_update(of=branches)
 _SESSION_BY_ID = _SESSION.where(at(sessions, "id")).with_for_update(of=branches)
 _MOVE_HEAD = update(branches).where(at(branches, "id"))
