@@ -32,9 +32,10 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """Let the running work finish."""
-        if self._pool is not None and self._process == os.getpid():
-            self._pool.shutdown(wait=True)
+        """Let the running work finish; what is run later starts new threads."""
+        pool, self._pool = self._pool, None
+        if pool is not None and self._process == os.getpid():
+            pool.shutdown(wait=True)
 
 
 def _fulfil(future: Future[T], work: Callable[[], T]) -> None:

@@ -168,10 +168,8 @@ _LISTED = (
 )
 _RECENT = _LISTED.order_by(sessions.c.updated_us.desc(), sessions.c.id.desc()).limit(bindparam("b_limit"))
 _AFTER = _RECENT.where(
-    or_(
-        sessions.c.updated_us < bindparam("b_updated_us"),
-        and_(sessions.c.updated_us == bindparam("b_updated_us"), sessions.c.id < bindparam("b_id")),
-    )
+    sessions.c.updated_us <= bindparam("b_updated_us"),  # where the index is entered; the rest tells apart those of one moment
+    or_(sessions.c.updated_us < bindparam("b_updated_us"), sessions.c.id < bindparam("b_id")),
 )
 _ONE_LISTED = _LISTED.where(sessions.c.name == bindparam("b_name"))
 

@@ -230,6 +230,8 @@ def test_a_memory_serves_one_loop_after_the_other(url: str) -> None:
         assert asyncio.run(memory.session("chat").chat(f"Hello {number}")).text == f"reply to Hello {number}"
     asyncio.run(memory.close())
     asyncio.run(memory.close())
+    assert len(asyncio.run(memory.session("chat").entries())) == 6
+    asyncio.run(memory.close())
 
 
 def test_a_stream_whose_loop_ended_is_stored(url: str) -> None:

@@ -154,3 +154,16 @@ def test_a_page_reads_no_more_than_it_returns(url: str, counter: TiktokenCounter
         small = work_of(memory, lambda: session.entries(after=100, limit=10))
         assert work_of(memory, lambda: session.entries(after=2900, limit=10)) <= 1.2 * small
         assert work_of(memory, lambda: session.entries(after=100, limit=1000)) > 5 * small
+
+
+def test_a_page_of_sessions_reads_no_more_than_it_returns(memory: Memory) -> None:
+    for number in range(120):
+        memory.session(f"session {number}").append("hello")
+    seen: list[str] = []
+
+    def page() -> None:
+        seen.extend(listed.name for listed in memory.sessions(after=seen[-1] if seen else None, limit=10))
+
+    costs = [work_of(memory, page) for _ in range(12)]
+    assert seen == [f"session {number}" for number in reversed(range(120))]
+    assert max(costs[1:]) <= 1.3 * min(costs[1:])
