@@ -1,4 +1,4 @@
-"""How much of a context the model has read before: tokens of the beginning that two consecutive turns share, for several steps of the window.
+"""How much of a context the model has read before: tokens of the beginning that consecutive turns share, for several steps of the window.
 
 500 made-up turns of about 70 tokens at a ceiling of 4,096, counted by tiktoken's counter. Reuse is the shared tokens of all turns but the
 first over the tokens of their contexts; fill is a context's share of the ceiling, once the log no longer fits. A larger step moves the

@@ -56,12 +56,14 @@ def main() -> None:
     parser.add_argument("--forget", action="store_true", help="delete the kept databases and end")
     given = parser.parse_args()
     if given.forget:
-        return forget()
+        forget()
+        return
     with ExitStack() as stack:
         session, connection = opened(10_000, stack)
         read = same_rows(session, connection)
         if given.profile:
-            return profile(session)
+            profile(session)
+            return
         ours, theirs = map(median, in_turn(ROUNDS, lambda: session.context(QUESTION), read))
         context = session.context(QUESTION)
         print(f"  10,000 messages, {len(context.messages)} in the context, {context.tokens} tokens: {ours:.2f} ms; raw {theirs:.2f} ms")
