@@ -56,8 +56,9 @@ def last_turn(memory: Memory, session: Session) -> int | None:
 
 
 def _greet(console: Console, memory: Memory, session: Session) -> None:
-    with suppress(ImportError):
-        import readline  # noqa: F401 - gives input() its line editing and its history
+    if sys.stdin.isatty():
+        with suppress(ImportError):
+            import readline  # noqa: F401 - gives input() its line editing and its history
     row = memory.store.session(session.owner, session.name)
     length = 0 if row is None else row.head.seq
     begins = f"goes on after {length:,} entries" if length else "begins"
