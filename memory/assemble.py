@@ -26,7 +26,7 @@ ESTIMATE_SLACK = 8
 """Counts of another tokenizer may be off by so much before a log is not even tried whole. (A byte-level tokenizer on Chinese against
 one with its characters: up to about 5.)"""
 FORM_SLACK = 2
-"""The same for a template that is not additive."""
+"""The same for a template that is not additive, and for a profile that makes neighbours one message: names of all but the first go."""
 JOINT_SLACK = 2
 """Tokens that two messages may lose where a profile makes them one, beside what the template puts around each."""
 SMALL_GAP = 16
@@ -139,10 +139,11 @@ class _Assembly:
     def _is_far_too_long(self) -> bool:
         """Whether the log need not be read to know that the whole does not fit."""
         counting = self.request.counting
-        slack = ESTIMATE_SLACK if not self.request.counted else 1 if counting.additive else FORM_SLACK
+        merges = not counting.profile.fits_plain
+        slack = ESTIMATE_SLACK if not self.request.counted else FORM_SLACK if merges or not counting.additive else 1
         replaced = self._complete(self.history.entries(self.request.replaced)) if self.request.replaced else ()
         least = self.head.tokens - sum(entry.tokens for entry in replaced)
-        if not counting.profile.fits_plain:
+        if merges:
             least -= self.head.seq * (counting.count_again(Message.user("")) + JOINT_SLACK)
         return least > self.ceiling * slack
 

@@ -73,9 +73,11 @@ def fit(message: Message, profile: Profile) -> Message:
         message = message.with_content(_without_images(message.parts))
     if not profile.tools and message.tool_calls:
         told = "\n".join(f"[called {call.name} with {call.arguments}]" for call in message.tool_calls)
-        message = Message("assistant", f"{message.text}\n{told}".strip(), extra=message.extra)
+        message = Message("assistant", f"{message.text}\n{told}" if message.text else told, extra=message.extra)
     elif not profile.tools and message.role == "tool":
-        message = Message("user", f"[result of {message.name or message.tool_call_id}]\n{message.text}", extra=message.extra)
+        told = f"[result of {message.name or message.tool_call_id}]"
+        content = f"{told}\n{message.content}" if isinstance(message.content, str) else (TextPart(told), *message.parts)
+        message = Message("user", content, extra=message.extra)
     elif profile.tool_ids is not None:
         message = _with_ids(message, profile.tool_ids)
     if (message.name is not None and "name" not in profile.keys) or not message.extra.keys() <= profile.keys:
