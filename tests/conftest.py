@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("threadkeep.testing", "threadkeep.store_contract")
 
 from threadkeep import Budget, Context, Memory, ScriptedBackend, TiktokenCounter  # noqa: E402  # the rewriting comes first
-from threadkeep.backends import llama_engine  # noqa: E402
+from threadkeep.backends import llama_cpp, llama_engine  # noqa: E402
+from threadkeep.models.fetch import locate  # noqa: E402
+from threadkeep.models.registry import MODELS  # noqa: E402
 
 settings.register_profile("threadkeep", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI")))
 settings.load_profile("threadkeep")
@@ -22,10 +24,11 @@ def no_model_by_accident(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     if request.node.get_closest_marker("model") is not None:
         return
 
-    def refuse(*_: object) -> None:
-        pytest.fail("this test started a real model: mark it with @pytest.mark.model, or give its Memory a ScriptedBackend")
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("this test asks a real model: mark it with @pytest.mark.model, or give its Memory a ScriptedBackend")
 
     monkeypatch.setattr(llama_engine, "_start", refuse)
+    monkeypatch.setattr(llama_cpp, "locate", lambda model, **more: refuse() if model in MODELS else locate(model, **more))
 
 
 def echo(context: Context) -> str:

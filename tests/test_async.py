@@ -10,6 +10,7 @@ import pytest
 from conftest import echo
 
 from threadkeep import AsyncMemory, AsyncSession, Budget, Conflict, LeaseLost, Memory, Message, ScriptedBackend, TiktokenCounter, ToolCall
+from threadkeep.memory.tokens import Count
 
 BUDGET = Budget(4000, reply=500)
 
@@ -22,6 +23,15 @@ def run(work: Callable[[AsyncMemory], Awaitable[None]], url: str, backend: Scrip
             await work(memory)
 
     asyncio.run(opened())
+
+
+class SlowReplies(TiktokenCounter):
+    """Takes its time with what an assistant says."""
+
+    def count(self, message: Message) -> Count:
+        if message.role == "assistant":
+            time.sleep(0.05)
+        return super().count(message)
 
 
 async def listen(session: AsyncSession, delivered: list[str], heard: asyncio.Event) -> None:
@@ -163,16 +173,45 @@ def test_a_cancelled_finish_is_finished_all_the_same(url: str) -> None:
             await held.finish("a reply")
 
     async def work(memory: AsyncMemory) -> None:
-        for number in range(20):
+        for number in range(4):
             session, at_finish = memory.session(f"session {number}"), asyncio.Event()
             task = asyncio.create_task(turn(session, at_finish))
             await at_finish.wait()
+            await asyncio.sleep(number * 0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert await said(session) == [("user", "Hello", "complete"), ("assistant", "a reply", "complete")]
 
-    run(work, url)
+    run(work, url, ScriptedBackend(echo, counter=SlowReplies("o200k_base")))
+
+
+def test_a_turn_cancelled_again_and_again_is_given_back(url: str) -> None:
+    async def turn(session: AsyncSession) -> None:
+        async with session.turn("Hello") as held:
+            await held.append(Message.assistant("on the way"))
+            await asyncio.sleep(60)
+
+    async def work(memory: AsyncMemory) -> None:
+        for number in range(8):
+            session = memory.session(f"session {number}")
+            task = asyncio.create_task(turn(session))
+            await asyncio.sleep(number * 0.01)
+            while not task.done():  # as some frameworks do
+                task.cancel()
+                await asyncio.sleep(0)
+            assert task.cancelled()
+            assert (await session.chat("next", timeout=5)).text == "reply to next"
+
+    run(work, url, ScriptedBackend(echo, counter=SlowReplies("o200k_base")))
+
+
+def test_turns_at_once_share_a_database_in_memory() -> None:
+    async def work(memory: AsyncMemory) -> None:
+        sessions = [memory.session(f"session {number}") for number in range(20)]
+        assert len(await asyncio.gather(*(session.chat("Hello") for session in sessions))) == 20
+
+    run(work, "sqlite://")
 
 
 def test_cancelled_waiting_leaves_nothing(url: str) -> None:

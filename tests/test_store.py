@@ -108,6 +108,18 @@ def test_a_locked_database_is_busy_and_nothing_is_written(tmp_path: Path, monkey
         assert texts(memory.session("chat")) == ["hello", "more"]
 
 
+def test_a_full_disk_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
+    with opened(f"sqlite:///{tmp_path / 'chat.db'}") as memory:
+        memory.session("chat").append("hello")
+        with memory.store.engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError, match=r"nothing was written: .*full"):
+            memory.session("chat").append("small", "large" * 20_000)
+        assert texts(memory.session("chat")) == ["hello"]
+        assert memory.sessions()[0].entries == 1
+
+
 def test_sqlite_writes_ahead_syncs_fully_and_forgets_what_is_deleted(tmp_path: Path) -> None:
     with opened(f"sqlite:///{tmp_path / 'chat.db'}") as memory, memory.store.engine.connect() as connection:
         found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "secure_delete")}

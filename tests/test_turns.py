@@ -398,6 +398,16 @@ def test_a_reply_that_could_not_be_stored_is_kept_as_cut(session: Session, monke
     assert session.calls() == []
 
 
+def test_what_tools_said_before_a_failure_is_there_when_the_turn_is_taken_up_again(session: Session) -> None:
+    call = Message.assistant(None, tool_calls=[ToolCall("a", "look", "{}")])
+    with pytest.raises(ZeroDivisionError), session.turn("Where is it?", key="k") as turn:
+        fail(turn.append(call, Message.tool("under the bed", tool_call_id="a")))
+    with session.turn("Where is it?", key="k") as again:
+        assert [message["role"] for message in again.messages] == ["user", "assistant", "tool"]
+        assert again.finish("Under the bed.").seq == 4
+    assert session.chat("Where is it?", key="k").text == "Under the bed."
+
+
 # Contexts of turns.
 
 
@@ -441,6 +451,11 @@ def test_a_memory_with_a_counter_alone_answers_nothing(url: str, counter: Tiktok
         with pytest.raises(NoBackend):
             memory.session("chat").chat("Hello")
         assert memory.sessions() == []
+
+
+def test_a_model_that_was_forgotten_to_be_replaced_fails_the_test(url: str) -> None:
+    with Memory(url) as memory, pytest.raises(pytest.fail.Exception, match="real model"):
+        memory.session("chat").chat("Hello")
 
 
 def test_handles_of_several_memories_share_a_session(url: str, session: Session) -> None:
