@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise, takewhile
+from itertools import groupby, pairwise, takewhile
 
 from threadkeep.memory.clipping import clip
 from threadkeep.memory.context import Context
@@ -137,16 +137,11 @@ def _in_shape(messages: list[Message], profile: Profile) -> list[Message]:
         messages = ([_merged(messages[:at])] if at else []) + later
     if not profile.alternation:
         return messages
-    shaped: list[Message] = []
-    for message in messages:
-        first = message.role not in INSTRUCTING and all(one.role in INSTRUCTING for one in shaped)
-        if first and message.role != "user":
-            shaped.append(Message.user(OPENING))
-        if shaped and shaped[-1].role == message.role and message.role in ("user", "assistant"):
-            shaped[-1] = _merged([shaped[-1], message])
-        else:
-            shaped.append(message)
-    return shaped
+    at = next((at for at, message in enumerate(messages) if message.role not in INSTRUCTING), len(messages))
+    if at < len(messages) and messages[at].role != "user":
+        messages = [*messages[:at], Message.user(OPENING), *messages[at:]]
+    runs = [list(run) for _, run in groupby(messages, key=lambda message: message.role)]
+    return [message for run in runs for message in ([_merged(run)] if run[0].role in ("user", "assistant") else run)]
 
 
 def _merged(messages: Sequence[Message]) -> Message:
@@ -222,7 +217,7 @@ def _p3(context: Context, sent: Sequence[Message], log: Log, asked: Asked) -> It
         if not asked.profile.tools and (message.tool_calls or message.role == "tool"):
             yield f"P3: message {at} speaks of tools, and the profile knows none"
         at += 1 + len(results)
-    shown = _shown(context)
+    shown = shown_by(context)
     for group in log.groups:
         if len(shown.keys() & set(group)) not in (0, len(group)):
             yield f"P3: of the group {group} only {sorted(shown.keys() & set(group))} is shown"
@@ -232,7 +227,8 @@ def _p4(context: Context, log: Log, asked: Asked) -> Iterator[str]:
     if whole(log, asked) <= context.budget.ceiling:
         everything = [asked.sent(message) for message in rebuilt(log, asked, dict.fromkeys(log.showable))]
         if context.messages != everything:
-            yield f"P4: the log fits whole, in {whole(log, asked)} of {context.budget.ceiling} tokens, and something is left out or changed"
+            needed = f"{whole(log, asked)} of {context.budget.ceiling} tokens"
+            yield f"P4: the log fits whole, in {needed}, and is changed: {_difference(context.messages, everything)}"
 
 
 def _p5(context: Context, log: Log, asked: Asked) -> Iterator[str]:
@@ -255,17 +251,22 @@ def _p5(context: Context, log: Log, asked: Asked) -> Iterator[str]:
 
 def _what_the_account_says(context: Context, log: Log, asked: Asked) -> Iterator[str]:
     """Where only entries stand in it, the account alone is enough to make the same request again."""
-    shown = _shown(context)
+    shown = shown_by(context)
     unknown = sorted(seq for seq in shown if seq > log.leading and seq not in log.showable)
     if unknown:
         yield f"P5: {unknown} can never be shown, and are said to be kept"
     elif all(pick.text is None for pick in context.picks):
         again = [asked.sent(message) for message in rebuilt(log, asked, shown)]
         if again != context.messages:
-            yield "P5: the request is not what the decisions say"
+            yield f"P5: the request is not what the decisions say: {_difference(context.messages, again)}"
 
 
-def _shown(context: Context) -> dict[int, int | None]:
+def _difference(given: Sequence[JSON], wanted: Sequence[JSON]) -> str:
+    at = next((at for at, (one, other) in enumerate(zip(given, wanted, strict=False)) if one != other), min(len(given), len(wanted)))
+    return f"of {len(given)} messages for {len(wanted)}, message {at} is {[*given, None][at]!r:.300}, not {[*wanted, None][at]!r:.300}"
+
+
+def shown_by(context: Context) -> dict[int, int | None]:
     """What a context says it shows: seqs, and the kept characters of clipped ones."""
     kept = dict(json.loads(json.dumps(context.manifest["clipped"])))
     return {
