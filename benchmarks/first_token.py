@@ -2,8 +2,8 @@
 
 smollm2-135m with a window of 8,192, at about 1,000 and 4,000 tokens of context. In each round one new question is asked of a session and of
 the engine directly, with the very messages that the session sends; which of the two goes first alternates, the other's cache has then read
-the question, so each is asked after the engine has read everything but the question. What is reported is the difference of each pair, and the
-time before the engine is asked, which other work on the machine disturbs less.
+the question, so each is asked after the engine has read everything but the question. What is reported is the difference of each pair, and
+the time before the engine is asked, which other work on the machine disturbs less.
 
 python benchmarks/first_token.py [--rounds N]
 """
@@ -19,7 +19,7 @@ from _common import median, text, verdict
 from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.memory import Memory
-from threadkeep.memory.message import Message
+from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.session import Session
 
 
@@ -27,7 +27,7 @@ def direct(backend: LlamaCpp, messages: list[dict[str, object]]) -> float:
     """Milliseconds until the engine's first token, by its own call, nothing of threadkeep between."""
     first: list[float] = []
 
-    def heard(chunk: dict[str, object]) -> bool:
+    def heard(chunk: JSON) -> bool:
         choices = chunk.get("choices")
         if not first and isinstance(choices, list) and choices and choices[0]["delta"].get("content"):
             first.append(time.perf_counter())
