@@ -25,6 +25,6 @@ with memory:
         with session.turn(text, key=key) as turn:  # an exception in here leaves the turn to be taken up again
             reply = turn.reply
             if reply is None:  # otherwise it was answered before
-                completion = client.chat.completions.create(model=MODEL, **turn.request)  # type: ignore[call-overload]  # a plain dict
+                completion = client.chat.completions.create(model=MODEL, **turn.request)
                 reply = turn.finish(completion)  # stored with its usage
         print(f"{text}\n  {reply.text}")

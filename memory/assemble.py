@@ -7,6 +7,7 @@ strategy can break a promise.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
+from math import isfinite
 
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.clipping import text_length
@@ -17,7 +18,7 @@ from threadkeep.memory.errors import CannotFit, StrategyError
 from threadkeep.memory.fitting import Profile
 from threadkeep.memory.history import Entry, History
 from threadkeep.memory.layout import INSTRUCTIONS, lay_out
-from threadkeep.memory.manifest import Manifest
+from threadkeep.memory.manifest import SCORE_DIGITS, Manifest
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.pieces import Messages, Piece, Shown, as_old, whole
 from threadkeep.strategies.base import Strategy
@@ -109,8 +110,9 @@ class _Assembly:
         if everything is not None:
             return self._context(*everything)
         selection, counted = self._must()
-        self._older_groups_of_the_live_turn(selection, counted.tokens)
-        self._ask_the_strategy(selection)
+        if self._older_groups_of_the_live_turn(selection, counted.tokens):
+            counted = self.count(selection)
+        self._ask_the_strategy(selection, counted)
         return self._context(selection, self._shrink(selection))
 
     def count(self, selection: Selection) -> Counted:
@@ -150,7 +152,7 @@ class _Assembly:
     def _may_stand(self, entry: Entry) -> bool:
         if entry.status in ("late", "erased") or entry.seq <= self.head.leading:
             return False
-        return not {entry.seq, entry.group_seq} & self.request.replaced
+        return self.request.replaced.isdisjoint((entry.seq, entry.group_seq))
 
     def _must(self) -> tuple[Selection, Counted]:
         """Instructions, pins, the live user message and the newest group of the live turn; results clipped where that is needed."""
@@ -208,10 +210,10 @@ class _Assembly:
             parts[pick.reason] = sum(by_seq.get(seq, 0) for seq in pick.seqs)
         return CannotFit(smallest.tokens, self.ceiling, parts)
 
-    def _older_groups_of_the_live_turn(self, selection: Selection, spent: int) -> None:
-        """What the live turn brought before its newest group: newest first, as much as fits."""
+    def _older_groups_of_the_live_turn(self, selection: Selection, spent: int) -> bool:
+        """What the live turn brought before its newest group: newest first, as much as fits. Whether anything came of it."""
         if self.head.group_seq <= self.head.turn_seq + 1:
-            return
+            return False
         left = self.ceiling - spent
         newest = sum(one.entry.shown_tokens for seq, one in selection.shown.items() if seq >= self.head.group_seq)
         tail = self.history.tail(newest + left)
@@ -228,26 +230,38 @@ class _Assembly:
             left -= _estimate(fitting)
         if chosen:
             selection.add(Pick((), 0, "earlier in the live turn"), chosen)
+        return bool(chosen)
 
-    def _ask_the_strategy(self, selection: Selection) -> None:
+    def _ask_the_strategy(self, selection: Selection, counted: Counted) -> None:
         request = self.request
-        counted = self.count(selection)
         by_seq = _tokens_by_seq(counted.pieces)
         live = sum(tokens for seq, tokens in by_seq.items() if seq and seq >= self.head.turn_seq > 0)
         reserved = counted.tokens - live
         budget = request.budget.within(min(reserved, self.ceiling), min(live, self.ceiling))
-        for pick in request.strategy.pick(self.history, budget):
-            if not isinstance(pick, Pick):
-                raise StrategyError(f"{request.strategy!r} returned {pick!r:.80}: pick() returns a list of Picks")
-            if pick.kind != "entries":
+        picks = request.strategy.pick(self.history, budget)
+        if not isinstance(picks, Sequence):
+            raise StrategyError(f"{request.strategy!r} returned {picks!r:.80}: pick() returns a list of Picks")
+        for pick in map(self._checked, picks):
+            if pick.kind == "entries":
+                usable = [entry for entry in self._complete(self.history.entries(pick.seqs)) if self._may_stand(entry)]
+                selection.add(pick, [self._form(entry) for entry in usable])
+            else:
                 selection.add(pick, ())
-                continue
-            entries = self.history.entries(pick.seqs)
-            if len(entries) < len(set(pick.seqs)):
-                unknown = sorted(set(pick.seqs) - {entry.seq for entry in entries})[:5]
-                raise StrategyError(f"{request.strategy!r} picked entries that the session does not have: {unknown}")
-            usable = [entry for entry in self._complete(entries) if self._may_stand(entry)]
-            selection.add(pick, [self._form(entry) for entry in usable])
+
+    def _checked(self, pick: object) -> Pick:
+        """A pick in due form: its seqs ascending, once each, and in the log; its score as a record keeps it."""
+        strategy = self.request.strategy
+        if not isinstance(pick, Pick):
+            raise StrategyError(f"{strategy!r} returned {pick!r:.80}: pick() returns a list of Picks")
+        unknown = [seq for seq in pick.seqs if not isinstance(seq, int) or not 1 <= seq <= self.head.seq]
+        if unknown:
+            raise StrategyError(f"{strategy!r} picked entries that the session does not have: {unknown[:5]}")
+        if pick.kind not in ("entries", "summary", "excerpt") or (pick.kind != "entries" and not pick.text):
+            raise StrategyError(f"{strategy!r} returned {pick!r:.80}: a pick is of kind entries, or a summary or an excerpt with its text")
+        if pick.score is not None and not isfinite(pick.score):
+            raise StrategyError(f"{strategy!r} returned {pick!r:.80}: a score is a finite number")
+        score = None if pick.score is None else round(pick.score, SCORE_DIGITS)
+        return replace(pick, seqs=tuple(sorted(set(pick.seqs))), score=score)
 
     def _form(self, entry: Entry) -> Shown:
         if entry.turn_seq == self.head.turn_seq:
@@ -258,8 +272,9 @@ class _Assembly:
         """The entries with all others of their groups."""
         have = {entry.seq: entry for entry in entries}
         for entry in entries:
-            calls = entry.raw.get("tool_calls")
-            if entry.raw["role"] == "tool":
+            raw = entry.raw
+            calls = raw.get("tool_calls")
+            if raw["role"] == "tool":
                 if entry.group_seq in have:
                     continue
                 (opener,) = self.history.entries([entry.group_seq])

@@ -100,7 +100,7 @@ class AsyncTurn:
         return self._turn.messages
 
     @property
-    def request(self) -> dict[str, object]:
+    def request(self) -> dict[str, Any]:  # Any: a client's own types decide
         """Arguments for `client.chat.completions.create(model=…, **turn.request)`."""
         return self._turn.request
 

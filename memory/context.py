@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.history import Entry
@@ -88,9 +88,9 @@ class Context:
         return self.budget.reply or None
 
     @property
-    def request(self) -> dict[str, object]:
+    def request(self) -> dict[str, Any]:  # Any: a client's own types decide
         """Arguments for `client.chat.completions.create(model=…, **context.request)`."""
-        made: dict[str, object] = {"messages": self.messages}
+        made: dict[str, Any] = {"messages": self.messages}
         if self.tools:
             made["tools"] = list(self.tools)
         if self.response_format is not None:

@@ -8,7 +8,6 @@ from typing import Any
 from threadkeep.memory.errors import InvalidSetting
 from threadkeep.memory.message import JSON, ImagePart, Message, Part, TextPart, ToolCall
 
-
 KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"})
 """Keys of a message that OpenAI's API takes."""
 
@@ -59,10 +58,11 @@ class Profile:
 
     @property
     def changes(self) -> str:
-        """What it makes of single messages, as a short mark: equal marks change them alike."""
-        marks = [name for name in ("developer", "tools", "images") if not getattr(self, name)]
-        keys = [f"{'+' if key in self.keys else '-'}{key}" for key in sorted(self.keys ^ KEYS)]
-        return "".join([*(f"-{mark}" for mark in marks), *([f"+ids:{self.tool_ids}"] if self.tool_ids else []), *keys])
+        """What it makes of single messages, as a short mark: equal marks change them alike; none where it leaves them as they are."""
+        if not self.alters and self.keys == KEYS:
+            return ""
+        made = repr((self.developer, self.tools, self.images, self.tool_ids, sorted(self.keys)))
+        return f"/{hashlib.sha256(made.encode()).hexdigest()[:6]}"
 
 
 def fit(message: Message, profile: Profile) -> Message:

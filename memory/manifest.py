@@ -14,6 +14,8 @@ from threadkeep.memory.message import JSON
 from threadkeep.memory.pieces import Shown
 
 VERSION = 1
+SCORE_DIGITS = 6
+"""A score's digits behind the point, in a record and in a context alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def text_of(value: object) -> tuple[str, bytes]:
 def _record(pick: Pick) -> dict[str, object]:
     made: dict[str, object] = {"kind": pick.kind, "reason": pick.reason, "tokens": pick.tokens, "spans": spans(pick.seqs)}
     if pick.score is not None:
-        made["score"] = round(pick.score, 6)
+        made["score"] = round(pick.score, SCORE_DIGITS)
     if pick.text is not None:
         made["text"] = pick.text
     return made

@@ -31,7 +31,7 @@ def whole(entry: Entry, counted: bool) -> Shown:
 def as_old(entry: Entry, clip_tokens: int, counted: bool) -> Shown:
     """An entry as it stands once its turn is no longer live: a long tool result is clipped."""
     if entry.shown_tokens >= entry.tokens:
-        return whole(entry, counted)
+        return Shown(entry, None, entry.tokens if counted else None)
     keep = kept_characters(entry.message, entry.tokens, clip_tokens)
     return Shown(entry, keep, entry.shown_tokens if counted else None)
 
@@ -97,7 +97,7 @@ class Messages(Sequence[Message]):
         return len(self._pieces)
 
     def __iter__(self) -> Iterator[Message]:
-        return (piece.message for piece in self._pieces)
+        return iter([piece.message for piece in self._pieces])
 
     @overload
     def __getitem__(self, index: int) -> Message: ...

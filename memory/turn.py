@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from threadkeep.backends.base import Finish, Reply, Usage
 from threadkeep.memory.assemble import assemble
@@ -174,7 +174,7 @@ class Turn:
         return self.context.messages
 
     @property
-    def request(self) -> dict[str, object]:
+    def request(self) -> dict[str, Any]:  # Any: a client's own types decide
         """Arguments for `client.chat.completions.create(model=…, **turn.request)`."""
         return self.context.request
 
@@ -229,6 +229,10 @@ class Turn:
         """Hold the lease on."""
         if self._held is not None:
             self._setup.store.write_turn(self._held, {})
+
+    def forget(self) -> None:
+        """Hold the turn no longer and write nothing: after a fork it is the parent's."""
+        self._held = None
 
     def _append(self, prepared: Sequence[Prepared], values: JSON, call: JSON | None = None) -> Sequence[Entry]:
         held = self.held

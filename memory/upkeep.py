@@ -20,18 +20,26 @@ class Holds(Protocol):
 
     def renew(self) -> None: ...
 
+    def forget(self) -> None:
+        """Hold it no longer, in a forked child: it is the parent's."""
+
 
 class Keeper:
     """Renews the leases of open turns."""
 
     def __init__(self) -> None:
-        self._forget()
+        self._begin()
 
-    def _forget(self) -> None:
-        """What a new process begins with: its parent's thread and turns are not its own."""
+    def _begin(self) -> None:
         self._held: weakref.WeakSet[Holds] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+
+    def _in_child(self) -> None:
+        """A new process: its parent's thread and turns are not its own."""
+        for turn in self._held:
+            turn.forget()
+        self._begin()
 
     def hold(self, turn: Holds) -> None:
         """Renew a turn's lease until it is let go, or nobody refers to it any more."""
@@ -68,4 +76,4 @@ keeper = Keeper()
 """The one of this process."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=keeper._forget)
+    os.register_at_fork(after_in_child=keeper._in_child)

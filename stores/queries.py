@@ -61,8 +61,8 @@ _SESSION = select(
 ).join_from(sessions, branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
 # The owner's id by a query of its own: joined, SQLite reads all owners where its statistics, even old ones, say that they are few.
 _OWNER_ID = select(owners.c.id).where(owners.c.name == bindparam("b_owner")).scalar_subquery()
-_SESSION_BY_NAME = _SESSION.where(sessions.c.owner_id == _OWNER_ID, sessions.c.name == bindparam("b_name"))
-_SESSION_LOCKED = _SESSION_BY_NAME.with_for_update(of=branches)
+SESSION_BY_NAME = _SESSION.where(sessions.c.owner_id == _OWNER_ID, sessions.c.name == bindparam("b_name"))
+_SESSION_LOCKED = SESSION_BY_NAME.with_for_update(of=branches)
 _SESSION_BY_ID = _SESSION.where(at(sessions, "id")).with_for_update(of=branches)
 _MOVE_HEAD = update(branches).where(at(branches, "id"))
 _TOUCH = update(sessions).where(at(sessions, "id"))
@@ -78,17 +78,18 @@ def add_owner(connection: Connection, owner_id: int, name: str, now: int) -> Non
 
 def find_session(connection: Connection, owner: str, name: str, *, lock: bool = False) -> SessionRow | None:
     """The session and the head of its active branch; with `lock`, held until the transaction ends."""
-    found = connection.execute(_SESSION_LOCKED if lock else _SESSION_BY_NAME, {"b_owner": owner, "b_name": name}).one_or_none()
-    return None if found is None else _read_session(found)
+    found = connection.execute(_SESSION_LOCKED if lock else SESSION_BY_NAME, {"b_owner": owner, "b_name": name}).one_or_none()
+    return None if found is None else read_session(found)
 
 
 def find_session_again(connection: Connection, session: SessionRow) -> SessionRow | None:
     """The same session as it is now, locked; None if it was deleted."""
     found = connection.execute(_SESSION_BY_ID, {"b_owner_id": session.owner_id, "b_id": session.id}).one_or_none()
-    return None if found is None else _read_session(found)
+    return None if found is None else read_session(found)
 
 
-def _read_session(found: Sequence[Any]) -> SessionRow:
+def read_session(found: Sequence[Any]) -> SessionRow:
+    """A row of `SESSION_BY_NAME`."""
     (owner_id, session_id, branch_id, name, tokenizer, clip, revision, lineage, seq, tokens, shown, group, turn, calls_open, leading) = (
         found
     )

@@ -104,8 +104,7 @@ class SQLStore:
     ) -> Iterator[tuple[SQLHistory, SessionRow | None, TurnRow | None]]:
         """A session's history at this moment, with its row and its newest turn, for as long as the block lasts."""
         with self.read("reading a session") as connection:
-            session = queries.find_session(connection, owner, name)
-            newest = turn_queries.newest_turn(connection, session) if session else None
+            session, newest = turn_queries.find_session_and_newest_turn(connection, owner, name)
             yield SQLHistory(connection, session, supposed), session, newest
 
     def append(
@@ -284,7 +283,7 @@ class SQLStore:
     def _need(self, connection: Connection, owner: str, name: str, *, lock: bool = False) -> SessionRow:
         session = queries.find_session(connection, owner, name, lock=lock)
         if session is None:
-            raise NotFound(f"there is no session {name!r}")
+            raise NotFound(f"there is no session {name!r} of this owner: sessions() lists what there is")
         return session
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
 from threadkeep.memory.history import moment
-from threadkeep.stores.queries import SessionRow, at, within
-from threadkeep.stores.schema import blobs, calls, turns
+from threadkeep.stores.queries import SESSION_BY_NAME, SessionRow, at, read_session, within
+from threadkeep.stores.schema import blobs, calls, sessions, turns
 
 
 class TurnRow(NamedTuple):
@@ -27,10 +27,28 @@ class TurnRow(NamedTuple):
 
 _TURN = select(*(turns.c[name] for name in TurnRow._fields)).where(at(turns, "session_id"))
 _NEWEST_TURN = _TURN.order_by(turns.c.id.desc()).limit(1)
+_NEWEST_ID = (
+    select(func.max(turns.c.id))
+    .where(turns.c.owner_id == sessions.c.owner_id, turns.c.session_id == sessions.c.id)
+    .correlate(sessions)
+    .scalar_subquery()
+)
+_SESSION_AND_TURN = SESSION_BY_NAME.add_columns(*(turns.c[name] for name in TurnRow._fields)).outerjoin(
+    turns, and_(turns.c.owner_id == sessions.c.owner_id, turns.c.session_id == sessions.c.id, turns.c.id == _NEWEST_ID)
+)
 _TURN_BY_ID = _TURN.where(turns.c.id == bindparam("b_id"))
 _TURN_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id == bindparam("b_branch_id"))
 _HELD_TURN = update(turns).where(at(turns, "session_id", "id", "holder"), turns.c.state == "open")
 _ANY_TURN = update(turns).where(at(turns, "session_id", "id"))
+
+
+def find_session_and_newest_turn(connection: Connection, owner: str, name: str) -> tuple[SessionRow | None, TurnRow | None]:
+    """Both with one statement: every context begins with it."""
+    row = connection.execute(_SESSION_AND_TURN, {"b_owner": owner, "b_name": name}).one_or_none()
+    if row is None:
+        return None, None
+    turn = TurnRow._make(row[-len(TurnRow._fields) :])
+    return read_session(row[: -len(TurnRow._fields)]), None if turn.id is None else turn
 
 
 def newest_turn(connection: Connection, session: SessionRow) -> TurnRow | None:
