@@ -37,8 +37,10 @@ from threadkeep.memory.tokens import Count, TokenCounter
 from threadkeep.memory.turn import Turn
 from threadkeep.promises import Asked, Log, shown_by, smallest, violations, whole
 from threadkeep.random_logs import CONTROL, PROFILES, TOOL, Step, asks, assistants, instructing, logs, results, steps, users
-from threadkeep.store_contract import StoreContract as StoreContract
+from threadkeep.store_contract import StoreContract
 from threadkeep.strategies.base import Strategy
+
+__all__ = ["BackendContract", "StoreContract", "StrategyContract"]
 
 
 class BackendContract:
