@@ -11,8 +11,22 @@ import pytest
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
 
-from threadkeep import Budget, InvalidSetting, Memory, MissingExtra, ScriptedBackend, SQLStore, StoreBusy, StoreError
+from threadkeep import (
+    Budget,
+    InvalidMessage,
+    InvalidSetting,
+    Memory,
+    Message,
+    MissingExtra,
+    ScriptedBackend,
+    SQLStore,
+    StoreBusy,
+    StoreError,
+    TiktokenCounter,
+)
+from threadkeep.memory.tokens import Count
 from threadkeep.store_contract import texts
+from threadkeep.stores.analysis import terms
 from threadkeep.testing import StoreContract
 
 
@@ -167,6 +181,51 @@ def test_several_memories_may_share_a_store(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_session_counted_by_two_tokenizers_still_fits(url: str, counter: TiktokenCounter) -> None:
+    class Letters(TiktokenCounter):
+        name = "letters"
+
+        def count(self, message: Message) -> Count:
+            return Count(len(message.text), exact=True)
+
+    for used in (counter, Letters("o200k_base"), counter):
+        with Memory(url, counter=used, budget=Budget(300, reply=50)) as memory:
+            memory.session("chat").append(*("what was said " * 5 for _ in range(30)))
+    with Memory(url, counter=counter, budget=Budget(300, reply=50)) as memory:
+        context = memory.session("chat").context("And now?")
+    assert counter.count_request(context.typed_messages()).tokens == context.tokens <= 250
+    assert len(context.messages) > 3
+
+
+def test_a_message_larger_than_every_database_takes_is_refused(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("threadkeep.stores.rows.BODY_LIMIT", 1000)
+    with pytest.raises(InvalidMessage, match="1000"):
+        memory.session("chat").append("small", "x" * 1000)
+    assert memory.sessions() == []
+
+
+def test_terms_are_words_folded_and_stemmed_and_pairs_where_there_are_no_blanks() -> None:
+    assert terms("Running RUNS, the Straße; ﬁne") == {"run": 2, "strass": 1, "fine": 1}
+    assert terms("東京都 に 1234") == {"東京": 1, "京都": 1, "に": 1, "1234": 1}
+    assert max(map(len, terms("x" * 500))) == 64
+    assert terms("\0 \ud800 🙂 …") == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"strategy": "window"},
+        {"budget": 4000},
+        {"counter": len},
+        {"counter": TiktokenCounter("o200k_base")},
+        {"instructions": ["You help."]},
+    ],
+)
+def test_a_memory_says_which_argument_is_wrong(url: str, wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidSetting, match="|".join(wrong)):
+        Memory(url, **wrong)  # type: ignore[arg-type]
+
+
 def test_it_can_be_closed_twice_and_opens_again(tmp_path: Path) -> None:
     memory = opened(f"sqlite:///{tmp_path / 'chat.db'}")
     memory.session("chat").append("one")
@@ -182,6 +241,12 @@ from threadkeep import Budget, Memory, ScriptedBackend
 
 memory = Memory(sys.argv[1], backend=ScriptedBackend(lambda _: "a reply"), budget=Budget(4000, reply=500))
 memory.session("chat").chat("before")
+with memory.session("held").turn("Hello") as turn:  # a turn is held by the process that began it
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)
+    os.waitpid(child, 0)
+    turn.finish("a reply")
 child = os.fork()
 if child == 0:
     for number in range(20):
@@ -206,6 +271,7 @@ def test_a_forked_child_uses_the_same_memory(url: str) -> None:
         assert [text for text in log if text.startswith("parent")] == [f"parent {number}" for number in range(20)]
         assert [text for text in log if text.startswith("child")] == [f"child {number}" for number in range(20)]
         assert log[-1] == "after"
+        assert texts(memory.session("held")) == ["Hello", "a reply"]
         assert len(texts(memory.session("of the child"))) == 40
         with memory.store.engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"

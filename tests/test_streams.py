@@ -9,6 +9,7 @@ import pytest
 from threadkeep import (
     BackendError,
     Budget,
+    CannotFit,
     Conflict,
     Context,
     Event,
@@ -238,6 +239,16 @@ def test_a_stream_that_lost_its_session_stops_and_stores_nothing(make: Make, mon
     assert backend.closed
     log = [(role, text) for role, text, _ in said(session)]
     assert log == [("user", "Hello"), ("assistant", "one "), ("user", "Mine now"), ("assistant", "of the other")]
+
+
+def test_a_stream_whose_context_cannot_fit_leaves_the_session_free(make: Make) -> None:
+    session = make(ScriptedBackend(["one two"]))
+    with pytest.raises(CannotFit), session.stream("word " * 5000):
+        pass
+    unopened = session.stream("Hello")
+    with pytest.raises(Conflict):
+        _ = unopened.context
+    assert session.chat("Hello", timeout=0).text == "one two"
 
 
 def test_a_stream_is_read_inside_its_block_and_once(make: Make) -> None:

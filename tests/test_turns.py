@@ -28,6 +28,7 @@ from threadkeep import (
     Turn,
     Usage,
 )
+from threadkeep.memory.holder import is_dead, new_holder
 from threadkeep.memory.upkeep import keeper
 
 TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object", "properties": {}}}}
@@ -131,6 +132,40 @@ def test_a_turn_that_nobody_refers_to_is_not_held_on(memory: Memory, session: Se
     expire(memory)
     keeper.round()
     assert session.chat("second", timeout=0).text == "reply to second"
+
+
+def test_the_keeper_lets_go_of_a_turn_that_was_taken_over(memory: Memory, session: Session) -> None:
+    with session.turn("first") as turn:
+        expire(memory)
+        session.chat("second")
+        keeper.round()
+        keeper.round()
+        with pytest.raises(LeaseLost):
+            turn.finish("too late")
+
+
+def test_the_keeper_outlives_a_database_that_fails(memory: Memory, session: Session) -> None:
+    with session.turn("first") as turn:
+        with memory.store.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE threadkeep_turns RENAME TO hidden")
+        keeper.round()
+        with memory.store.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden RENAME TO threadkeep_turns")
+        expire(memory)
+        keeper.round()
+        with pytest.raises(Conflict), session.turn("second", timeout=0):
+            pass
+        turn.finish("reply to first")
+
+
+def test_a_holder_is_dead_only_where_that_is_known() -> None:
+    mine = new_holder()
+    machine, pid, started, _ = mine.split("|")
+    assert not is_dead(mine)
+    assert is_dead(f"{machine}|{pid}|{int(started) + 1}|x")  # the number was given to another process
+    assert is_dead(f"{machine}|{2**22 + 1}|{started}|x")  # above every number that Linux gives
+    assert not is_dead(f"another machine|{2**22 + 1}|{started}|x")
+    assert new_holder() != mine
 
 
 DIE = """
