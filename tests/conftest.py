@@ -15,6 +15,7 @@ from threadkeep.models.fetch import locate  # noqa: E402
 from threadkeep.models.registry import MODELS  # noqa: E402
 
 settings.register_profile("threadkeep", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI")))
+settings.register_profile("thorough", settings.get_profile("threadkeep"), max_examples=10_000, derandomize=False)  # --hypothesis-profile
 settings.load_profile("threadkeep")
 
 
