@@ -26,7 +26,7 @@ INDEXES = {
     ],
     "pins": [r"PRIMARY KEY \(owner_id=\? AND branch_id=\? AND seq>\? AND seq<\?\)"],
     "turns": [
-        r"INDEX sqlite_autoindex_threadkeep_turns_\d+ \(owner_id=\? AND session_id=\?( AND id=\?)?\)",
+        r"(COVERING )?INDEX sqlite_autoindex_threadkeep_turns_\d+ \(owner_id=\? AND session_id=\?( AND id=\?)?\)( LEFT-JOIN)?",
         r"INDEX ix_threadkeep_turns_user \(owner_id=\? AND session_id=\? AND user_seq=\?\)",
     ],
     "blobs": [r"(COVERING )?INDEX sqlite_autoindex_threadkeep_blobs_\d+ \(owner_id=\? AND sha256=\?\)"],
