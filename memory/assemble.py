@@ -236,7 +236,7 @@ class _Assembly:
         request = self.request
         by_seq = _tokens_by_seq(counted.pieces)
         live = sum(tokens for seq, tokens in by_seq.items() if seq and seq >= self.head.turn_seq > 0)
-        reserved = counted.tokens - live
+        reserved = max(0, counted.tokens - live)  # messages that were made one may cost less than their entries
         budget = request.budget.within(min(reserved, self.ceiling), min(live, self.ceiling))
         picks = request.strategy.pick(self.history, budget)
         if not isinstance(picks, Sequence):
