@@ -1,11 +1,14 @@
 """Engines and their connections: how SQLite is opened, how a transaction begins, what a database's errors are called here."""
 
 import os
+import sqlite3
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
+from typing import cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
@@ -17,6 +20,8 @@ from threadkeep.memory.errors import InvalidSetting, MissingExtra, StoreBusy, St
 
 BUSY_MS = 30_000
 """How long a SQLite connection waits for another writer, in milliseconds."""
+LOOK_MS = 10
+"""How long it leaves the waiting for the right to write to SQLite itself, whose looks come after 1, 2, 5, 10, … milliseconds."""
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 
@@ -75,10 +80,30 @@ def begin_as_asked(engine: Engine) -> Engine:
 
     @event.listens_for(own, "begin")
     def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("threadkeep_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if connection.get_execution_options().get("threadkeep_writes", False):
+            _begin_writing(cast(SQLiteConnection, connection.connection.dbapi_connection))
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return own
+
+
+def _begin_writing(connection: SQLiteConnection) -> None:
+    """Wait for other writers by many short looks: SQLite's own come ever more seldom, so who waits long is overtaken again and again."""
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    end = time.monotonic() + patience / 1000
+    connection.execute(f"PRAGMA busy_timeout = {min(LOOK_MS, patience)}")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                    raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+            else:
+                return
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
 
 
 @contextmanager
