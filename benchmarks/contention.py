@@ -66,7 +66,7 @@ def turn_for(url: str, seconds: float, process: int, results: "Queue[tuple[list[
             text, began = f"{process} {number}", time.monotonic()
             try:
                 with memory.session("one").turn(text, timeout=60) as turn:
-                    last = turn.request["messages"][-1]  # type: ignore[index]  # a list
+                    last = turn.request["messages"][-1]
                     turn.finish(f"reply to {last['content']}")
             except Exception as error:  # noqa: BLE001  # every kind is counted
                 errors.append(f"{type(error).__name__}: {error}")

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("threadkeep.testing", "threadkeep.store_contract")
 
-from threadkeep import Budget, Context, Memory, ScriptedBackend, TiktokenCounter  # noqa: E402  # the rewriting comes first
+from threadkeep import Budget, Context, Memory, ScriptedBackend, Session, TiktokenCounter  # noqa: E402  # the rewriting comes first
 from threadkeep.backends import llama_cpp, llama_engine  # noqa: E402
 from threadkeep.models.fetch import locate  # noqa: E402
 from threadkeep.models.registry import MODELS  # noqa: E402
@@ -53,3 +53,9 @@ def memory(url: str) -> Iterator[Memory]:
     """A memory in a file, answered by a script."""
     with Memory(url, backend=ScriptedBackend(echo), budget=Budget(4000, reply=500)) as made:
         yield made
+
+
+@pytest.fixture
+def session(memory: Memory) -> Session:
+    """A session there."""
+    return memory.session("chat", owner="ada")
