@@ -121,11 +121,13 @@ class _Assembly:
         counting = self.request.counting
         for piece in (*pieces, *sent):
             if piece.tokens is None:
-                piece.tokens = counting.count_again(piece.message)
+                counted = counting.count_again(piece.message)
+                piece.tokens, piece.exact = counted.tokens, counted.exact
         messages, counts = Messages(sent), [piece.tokens or 0 for piece in sent]
         tools = self.request.tools
         made = counting.count_request(messages, tools=tools, response_format=self.request.response_format, counts=counts)
-        return Counted(pieces, sent, made.tokens, made.exact, counting.count_tools(Messages(sent[:1]), counts[:1], tools) if tools else 0)
+        exact = made.exact and (not counting.additive or all(piece.exact for piece in sent))
+        return Counted(pieces, sent, made.tokens, exact, counting.count_tools(Messages(sent[:1]), counts[:1], tools) if tools else 0)
 
     def _everything(self) -> tuple[Selection, Counted] | None:
         """The whole log, where it fits."""
@@ -146,7 +148,7 @@ class _Assembly:
         replaced = self._complete(self.history.entries(self.request.replaced)) if self.request.replaced else ()
         least = self.head.tokens - sum(entry.tokens for entry in replaced)
         if merges:
-            least -= self.head.seq * (counting.count_again(Message.user("")) + JOINT_SLACK)
+            least -= self.head.seq * (counting.count_again(Message.user("")).tokens + JOINT_SLACK)
         return least > self.ceiling * slack
 
     def _may_stand(self, entry: Entry) -> bool:
@@ -183,7 +185,7 @@ class _Assembly:
             for one in results:
                 cost = costs[one.entry.seq]
                 short = Shown(one.entry, text_length(one.entry.message) * tokens // max(1, cost))
-                price = self.request.counting.count_again(Piece.of(short, self.request.profile).message)
+                price = self.request.counting.count_again(Piece.of(short, self.request.profile).message).tokens
                 full = Shown(one.entry, None, cost)
                 selection.shown[one.entry.seq] = full if tokens >= cost or price >= cost else short._replace(tokens=price)
             return self.count(selection)
@@ -345,7 +347,7 @@ class _Assembly:
     def _cost(self, pick: Pick, by_seq: Mapping[int, int]) -> int:
         if pick.kind == "entries":
             return sum(by_seq.get(seq, 0) for seq in pick.seqs)
-        return self.request.counting.count_again(Message.system(pick.text or ""))
+        return self.request.counting.count_again(Message.system(pick.text or "")).tokens
 
     def _unshown(self, selection: Selection) -> dict[int, str]:
         """Why entries between the shown ones are not: looked up where the gaps are small, so that reading stays in proportion."""

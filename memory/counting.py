@@ -33,14 +33,14 @@ class Counting:
     def count(self, message: Message) -> Count:
         return self.counter.count(fit(message, self.profile))
 
-    def count_again(self, message: Message) -> int:
+    def count_again(self, message: Message) -> Count:
         """The count of a message that no entry's row holds, remembered for the next turn."""
         known = self._messages.get(message)
         if known is None:
             known = self._messages[message] = self.counter.count(message)
             while len(self._messages) > REMEMBERED:
                 self._messages.popitem(last=False)
-        return known.tokens
+        return known
 
     def count_request(
         self,

@@ -46,6 +46,7 @@ class _Row(NamedTuple):
     created_us: int
     key: str | None
     metadata_json: str | None
+    exact: int
 
 
 class Entry(_Row):
@@ -54,6 +55,7 @@ class Entry(_Row):
     `seq`: its place in the session, from 1. `tokens`: what it costs whole; `shown_tokens`: what it costs once its turn is no longer
     live (a long tool result is then clipped); `cum_tokens`, `cum_shown`: the running totals of both, itself included. `group_seq`:
     the first seq of its group. `turn_seq`: the seq of the user message it answers, its own for a user message, 0 before the first.
+    `exact`: 1 if the counts are the model's own, 0 if they are estimates.
     """
 
     @_Once

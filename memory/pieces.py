@@ -39,12 +39,14 @@ def as_old(entry: Entry, clip_tokens: int, counted: bool) -> Shown:
 class Piece:
     """One message of a context. Its text is read only when something must be done with it."""
 
-    __slots__ = ("_given", "seq", "shown", "tokens")
+    __slots__ = ("_given", "exact", "seq", "shown", "tokens")
 
     def __init__(self, message: Message | None, tokens: int | None, *, shown: Shown | None = None, seq: int = 0) -> None:
         self._given = message
         self.tokens = tokens
         """What it costs alone; None: not counted yet."""
+        self.exact = shown is None or shown.entry.exact == 1
+        """Whether that is the model's own count."""
         self.shown = shown
         self.seq = seq
         """The entry it belongs to; 0 for what is no entry."""

@@ -41,5 +41,6 @@ class TokenCounter(Protocol):
         """What a whole request costs as prompt tokens, tools and template included.
 
         `counts`: what `count` gave for each of the messages, where the caller has it. A counter whose template is
-        additive adds these up and does not read the text again; any other ignores them.
+        additive adds these up and does not read the text again; any other ignores them. With `counts`, `exact` speaks of what is
+        added to them; whether each of them was exact, the caller knows.
         """

@@ -116,6 +116,7 @@ def append(connection: Connection, session: SessionRow, prepared: Sequence[Prepa
             "body": entry.body,
             "tokens": entry.tokens,
             "shown_tokens": entry.shown_tokens,
+            "exact": entry.exact,
             "cum_tokens": entry.cum_tokens,
             "cum_shown": entry.cum_shown,
             "group_seq": entry.group_seq,

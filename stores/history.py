@@ -88,4 +88,5 @@ def entry_of(prepared: Prepared, place: Place, now: int, key: str | None = None)
         now if prepared.created_us is None else prepared.created_us,
         key,
         prepared.metadata,
+        int(prepared.exact),
     )

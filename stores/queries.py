@@ -16,7 +16,7 @@ from threadkeep.stores.schema import branches, messages, metadata, owners, pins,
 
 ENTRY = tuple(
     messages.c[name]
-    for name in "seq body tokens shown_tokens cum_tokens cum_shown group_seq turn_seq status created_us key metadata".split()
+    for name in "seq body tokens shown_tokens cum_tokens cum_shown group_seq turn_seq status created_us key metadata exact".split()
 )
 """Columns in the order of `Entry`'s fields."""
 

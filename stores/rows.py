@@ -27,6 +27,8 @@ class Prepared:
     body: str
     tokens: int
     shown_tokens: int
+    exact: bool
+    """Whether both counts are the model's own, and not estimates."""
     terms: Counter[str]
     status: Status = "complete"
     created_us: int | None = None
@@ -51,7 +53,8 @@ def prepare(
     body = encode(message.to_dict())
     if len(body) > BODY_LIMIT:
         raise InvalidMessage("content", f"takes {len(body)} bytes as JSON, and a message may take {BODY_LIMIT}")
-    tokens = shown = counter.count(message).tokens
+    counted = counter.count(message)
+    tokens = shown = counted.tokens
     if message.role == "tool" and tokens > CLIP_TOKENS:
         shown = min(tokens, counter.count(clip(message, kept_characters(message, tokens, CLIP_TOKENS))).tokens)
     return Prepared(
@@ -59,6 +62,7 @@ def prepare(
         body,
         tokens,
         shown,
+        counted.exact,
         terms(message.text),
         status,
         None if created_at is None else microseconds(created_at),

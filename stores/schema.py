@@ -4,7 +4,7 @@ Every key leads with `owner_id`, so one turn touches one partition. Times are in
 other JSON are ASCII text; names are compared byte by byte. The same on every database.
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, SmallInteger, String, Table
 
 from threadkeep.stores.types import LongBytes, LongText, Name
 
@@ -77,6 +77,7 @@ messages = Table(
     Column("body", LongText, nullable=False),
     Column("tokens", BigInteger, nullable=False),
     Column("shown_tokens", BigInteger, nullable=False),
+    Column("exact", SmallInteger, nullable=False),
     Column("cum_tokens", BigInteger, nullable=False),
     Column("cum_shown", BigInteger, nullable=False),
     Column("group_seq", BigInteger, nullable=False),

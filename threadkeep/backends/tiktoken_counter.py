@@ -112,12 +112,13 @@ class TiktokenCounter:
             InvalidSetting: there are not as many counts as messages.
             ModelUnavailable: the vocabulary is not here and could not be fetched.
         """
+        exact = True
         if counts is None:
-            counts = [self.count(message).tokens for message in messages]
+            made = [self.count(message) for message in messages]
+            counts, exact = [count.tokens for count in made], all(count.exact for count in made)
         elif len(counts) != len(messages):
             raise InvalidSetting(f"counts has {len(counts)} numbers for {len(messages)} messages: give one for each, or none")
         tokens = REPLY_PRIMER + sum(counts)
-        exact = all(map(_is_exact, messages))
         if tools:
             tool_counts = [self._tool(tool) for tool in tools]
             tokens += FUNCTIONS_END + sum(count.tokens for count in tool_counts)

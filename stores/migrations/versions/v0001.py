@@ -66,6 +66,7 @@ def upgrade() -> None:
         sa.Column("body", LongText, nullable=False),
         sa.Column("tokens", sa.BigInteger(), nullable=False),
         sa.Column("shown_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("exact", sa.SmallInteger(), nullable=False),
         sa.Column("cum_tokens", sa.BigInteger(), nullable=False),
         sa.Column("cum_shown", sa.BigInteger(), nullable=False),
         sa.Column("group_seq", sa.BigInteger(), nullable=False),
