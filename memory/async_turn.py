@@ -135,7 +135,8 @@ class AsyncStream:
         self._ended = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        await self._turn.begin()
+        await self._turn.__aenter__()
+        self._stream.assemble()
         loop = asyncio.get_running_loop()
 
         def tell(news: Event | BaseException | None) -> None:

@@ -32,14 +32,19 @@ class Stream:
         self.turn.__enter__()
         return self.start()
 
+    def assemble(self) -> None:
+        """Have the context made, the turn being held; a turn that was answered before needs none."""
+        if self.turn.reply is None:
+            self._context = self.turn.context
+
     def start(self) -> Self:
         """Ask the model, the turn being held; a turn that was answered before gives its reply at once."""
         try:
-            if self.turn.reply is None:
-                self._context = self.turn.context
-                self._events = iter(self._backend.stream(self._context))
-            else:
+            self.assemble()
+            if self.turn.reply is not None:
                 self._events = iter([Event(self.turn.reply.text, self.turn.reply.message.tool_calls)])
+            else:
+                self._events = iter(self._backend.stream(self.context))
         except BaseException:
             self.turn.release()
             raise

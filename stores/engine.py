@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from threadkeep.memory.errors import InvalidSetting, MissingExtra, StoreBusy, St
 
 BUSY_MS = 30_000
 """How long a SQLite connection waits for another writer, in milliseconds."""
+FORK_SECONDS = 1.0
+"""How long a fork() waits for running transactions; a thread that forks within its own would wait for ever."""
 LOOK_MS = 10
 """How long it leaves the waiting for the right to write to SQLite itself, whose looks come after 1, 2, 5, 10, … milliseconds."""
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
@@ -42,13 +45,12 @@ def open_engine(url: str | URL) -> Engine:
         if parsed.get_backend_name() != "sqlite":
             return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
         _check_folder(parsed)
-        in_memory = not parsed.database or parsed.database == ":memory:"
         engine = create_engine(
             parsed,
             hide_parameters=True,
             connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000},
             # an in-memory database lives in one connection
-            **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if in_memory else {}),
+            **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if _in_memory(parsed) else {}),
         )
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidSetting(f"{str(url)!r} is no database URL: write sqlite:///chat.db, for example ({error})") from None
@@ -56,6 +58,10 @@ def open_engine(url: str | URL) -> Engine:
         raise MissingExtra(str(error.name), _EXTRAS.get(str(error.name), "all")) from None
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _in_memory(url: URL) -> bool:
+    return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
 
 
 def _check_folder(url: URL) -> None:
@@ -124,18 +130,60 @@ def typed_errors(doing: str) -> Iterator[None]:
         raise StoreError(f"the database failed while {doing}; nothing was written: {error.orig}") from error
 
 
-_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+class Forks:
+    """Has no SQLite connection open while the process forks.
+
+    A child would inherit the locks that SQLite remembers in memory, though not the locks themselves: it would wait for writers it does
+    not have, and its parent could clear away a WAL that it uses (sqlite.org/howtocorrupt.html, 2.6).
+    """
+
+    def __init__(self) -> None:
+        self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._condition = threading.Condition()
+        self._running = 0
+        self._forking = False
+
+    def forget(self, engine: Engine) -> None:
+        """A child process opens connections of its own: those of its parent are not its to use, nor to close."""
+        self._engines.add(engine)
+
+    @contextmanager
+    def kept_out(self) -> Iterator[None]:
+        """A transaction runs: a fork() of another thread waits for its end."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._forking, FORK_SECONDS)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._running -= 1
+                self._condition.notify_all()
+
+    def before(self) -> None:
+        self._condition.acquire()
+        self._forking = True
+        self._condition.wait_for(lambda: self._running == 0, FORK_SECONDS)
+        for engine in self._engines:
+            if engine.dialect.name == "sqlite" and not _in_memory(engine.url):
+                engine.dispose()
+
+    def in_parent(self) -> None:
+        self._forking = False
+        self._condition.notify_all()
+        self._condition.release()
+
+    def in_child(self) -> None:
+        self._begin_anew()
+        for engine in self._engines:
+            engine.dispose(close=False)
 
 
-def forget_after_fork(engine: Engine) -> None:
-    """A child process opens connections of its own: those of its parent are not its to use, nor to close."""
-    _engines.add(engine)
-
-
-def _in_child() -> None:
-    for engine in _engines:
-        engine.dispose(close=False)
-
+forks = Forks()
+"""The one of this process."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=forks.before, after_in_parent=forks.in_parent, after_in_child=forks.in_child)

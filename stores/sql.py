@@ -12,7 +12,7 @@ from threadkeep.memory.errors import InvalidSetting, LeaseLost, NotFound
 from threadkeep.memory.history import Entry
 from threadkeep.stores import queries, turn_queries, turns
 from threadkeep.stores.appending import Appended, append, new_id, session_for_append
-from threadkeep.stores.engine import begin_as_asked, forget_after_fork, open_engine, typed_errors
+from threadkeep.stores.engine import begin_as_asked, forks, open_engine, typed_errors
 from threadkeep.stores.history import SQLHistory
 from threadkeep.stores.queries import Listed, SessionRow
 from threadkeep.stores.rows import Prepared, now_us
@@ -39,7 +39,7 @@ class SQLStore:
         self._checked = False
         self._checking = threading.Lock()
         if self._owns_engine:
-            forget_after_fork(self._pool)
+            forks.forget(self._pool)
 
     @property
     def engine(self) -> Engine:
@@ -55,14 +55,14 @@ class SQLStore:
     def read(self, doing: str = "reading") -> Iterator[Connection]:
         """A transaction that only reads."""
         self._check()
-        with typed_errors(doing), self._engine.connect() as connection, connection.begin():
+        with forks.kept_out(), typed_errors(doing), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self, doing: str = "writing") -> Iterator[Connection]:
         """A transaction that writes: whole, or not at all."""
         self._check()
-        with typed_errors(doing), self._writing.connect() as connection, connection.begin():
+        with forks.kept_out(), typed_errors(doing), self._writing.connect() as connection, connection.begin():
             yield connection
 
     def _check(self) -> None:
