@@ -14,7 +14,7 @@ TWINS = [(Memory, AsyncMemory), (Session, AsyncSession), (Turn, AsyncTurn), (Str
 OF_THE_DRIVER = {
     Session: {"prepare", "try_append", "still_held"},
     Turn: {"prepare", "try_begin", "still_busy", "held", "save_draft", "end", "release", "renew", "forget"},
-    Stream: {"turn", "start", "left", "leave", "close"},
+    Stream: {"turn", "assemble", "start", "left", "leave", "close"},
     AsyncTurn: {"begin"},
 }
 """What the async twins are driven by, and show to nobody."""
