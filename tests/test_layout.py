@@ -17,7 +17,7 @@ FOLDERS = ("memory", "stores", "strategies", "threadkeep")
 
 PUBLIC_NAMES = """
     Memory AsyncMemory Session AsyncSession Turn AsyncTurn
-    Message TextPart ImagePart ToolCall Budget Context Decision History Pick Strategy SlidingWindow SQLStore
+    Message TextPart ImagePart ToolCall Budget Context Decision Entry History Pick Strategy SlidingWindow SQLStore
     Backend LlamaCpp ScriptedBackend Profile Event Reply Usage TokenCounter TiktokenCounter
     ThreadkeepError InvalidMessage InvalidSetting CannotFit Conflict LeaseLost KeyReused NotFound
     StoreError StoreBusy SchemaTooOld SchemaTooNew StrategyError NoBackend BackendError ModelUnavailable MissingExtra

@@ -27,7 +27,7 @@ from threadkeep.memory.errors import (
     StrategyError,
     ThreadkeepError,
 )
-from threadkeep.memory.history import History
+from threadkeep.memory.history import Entry, History
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import ImagePart, Message, TextPart, ToolCall
 from threadkeep.memory.session import Session
@@ -48,6 +48,7 @@ __all__ = [
     "Conflict",
     "Context",
     "Decision",
+    "Entry",
     "Event",
     "History",
     "ImagePart",

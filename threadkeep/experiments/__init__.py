@@ -1,0 +1,1 @@
+"""Memory strategies measured: which keeps what, at which budget, at what cost. Uses the public API, as any user would."""

@@ -1,0 +1,98 @@
+"""Strategies by name: `BM25Turns(neighbours=1)`, `package.module:Class(…)`, or `file.py:Class(…)`."""
+
+import ast
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import threadkeep
+from threadkeep import InvalidSetting, Strategy
+from threadkeep.experiments import baselines
+
+_BUILT_IN: dict[str, type] = {
+    name: value
+    for module in (threadkeep, baselines)
+    for name, value in vars(module).items()
+    if isinstance(value, type) and value is not Strategy and callable(getattr(value, "pick", None))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A strategy and what it is called in reports: just as it was asked for."""
+
+    name: str
+    strategy: Strategy
+
+
+def known() -> list[str]:
+    """The names that need no path."""
+    return sorted(_BUILT_IN)
+
+
+def named(text: str) -> Named:
+    """The strategy that a text names.
+
+    Settings are keyword arguments with plain values (numbers, texts, True, False, None, lists).
+
+    Raises:
+        InvalidSetting: there is none of that name, or it takes no such settings; says which there are.
+    """
+    place, _, call = text.rpartition(":")
+    try:
+        parsed = ast.parse(call.strip(), mode="eval").body
+        if isinstance(parsed, ast.Call) and isinstance(parsed.func, ast.Name) and not parsed.args:
+            name = parsed.func.id
+            settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in parsed.keywords if keyword.arg}
+            if len(settings) < len(parsed.keywords):
+                raise ValueError("** is not read")
+        elif isinstance(parsed, ast.Name):
+            name, settings = parsed.id, {}
+        else:
+            raise ValueError("not a name with keyword settings")
+    except (SyntaxError, ValueError) as error:
+        raise InvalidSetting(
+            f"strategy {text!r}: write Name, Name(setting=value), package.module:Name(…) or file.py:Name(…) ({error})"
+        ) from None
+    made = _class(text, place, name)
+    try:
+        strategy = made(**settings)
+    except InvalidSetting:
+        raise
+    except Exception as error:
+        raise InvalidSetting(f"strategy {text!r} could not be made: {type(error).__name__}: {error}") from error
+    if not isinstance(strategy, Strategy):
+        raise InvalidSetting(f"strategy {text!r}: {name} has no method pick(history, budget)")
+    return Named(text, strategy)
+
+
+def _class(text: str, place: str, name: str) -> type:
+    if not place:
+        if name not in _BUILT_IN:
+            raise InvalidSetting(f"there is no strategy {name!r}: there are {', '.join(known())}; or name a file: my_strategy.py:{name}")
+        return _BUILT_IN[name]
+    found = getattr(_module(text, place), name, None)
+    if not isinstance(found, type):
+        raise InvalidSetting(f"strategy {text!r}: {place} has no class {name!r}")
+    return found
+
+
+def _module(text: str, place: str) -> ModuleType:
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        path = Path(place)
+        if not path.is_file():
+            raise InvalidSetting(f"strategy {text!r}: there is no file {place}")
+        specification = importlib.util.spec_from_file_location(path.stem, path)
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        return module
+    except InvalidSetting:
+        raise
+    except Exception as error:
+        raise InvalidSetting(f"strategy {text!r}: {place} could not be imported: {type(error).__name__}: {error}") from error

@@ -1,0 +1,224 @@
+"""Strategies x budgets x tasks through the real path: a database file, appends, and a context for every question."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from threadkeep import Budget, CannotFit, Context, History, InvalidSetting, Memory, Message, Pick, Session, TiktokenCounter
+from threadkeep.experiments.base import ORACLE, Conversation, Dataset, Question, Task
+from threadkeep.experiments.cells import Cell, Cells, fingerprint
+from threadkeep.experiments.metrics import Outcome, answer_stands, evidence, gold_ranks
+from threadkeep.experiments.named import Named
+
+REPLAYED = 60
+"""How many user messages of a task's first conversation are replayed, turn by turn, for prefix reuse."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run."""
+
+    tasks: Sequence[tuple[Task, Path | str | None]]
+    strategies: Sequence[Named]
+    budgets: Sequence[int]
+    """Tokens that a context may take."""
+    folder: Path
+    """Where finished cells are kept."""
+    seed: int = 0
+    oracle: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.tasks and self.strategies and self.budgets):
+            raise InvalidSetting("an experiment takes at least one task, one strategy and one budget")
+        if any(not isinstance(budget, int) or budget < 1 for budget in self.budgets):
+            raise InvalidSetting(f"budgets are numbers of tokens from 1, not {list(self.budgets)}")
+        names = [each.name for each in self.strategies]
+        if len(set(names)) < len(names) or ORACLE in names:
+            raise InvalidSetting(f"each strategy stands once, and none is called {ORACLE!r}: {names}")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A task's data and its finished cells."""
+
+    task: Task
+    dataset: Dataset
+    cells: Cells
+
+
+Progress = Callable[[str, int, int], None]
+"""Told of a task, the conversations done, and those there are."""
+
+
+def run(plan: Plan, progress: Progress) -> list[Ran]:
+    """Finish every cell that is not finished yet.
+
+    Raises:
+        DatasetError: a task's files are not as published.
+        InvalidSetting: the folder holds another run.
+    """
+    done = []
+    for task, path in plan.tasks:
+        dataset = task.load(path)
+        cells = Cells(plan.folder / f"{task.name}.jsonl", fingerprint(dataset, plan.seed))
+        for at, conversation in enumerate(dataset.conversations.values()):
+            progress(task.name, at, len(dataset.conversations))
+            questions = [question for question in dataset.questions if question.conversation == conversation.name]
+            _Conversation(plan, task.name, conversation, questions, cells).run(replay=at == 0)
+        progress(task.name, len(dataset.conversations), len(dataset.conversations))
+        done.append(Ran(task, dataset, cells))
+    return done
+
+
+class _Conversation:
+    """One conversation, appended message by message; questions are asked as their moment comes."""
+
+    def __init__(self, plan: Plan, task: str, conversation: Conversation, questions: Sequence[Question], cells: Cells) -> None:
+        self._conversation = conversation
+        self._questions = sorted(questions, key=lambda question: (question.after, question.name))
+        self._cells = cells
+        rows = [*plan.strategies, *([Named(ORACLE, _Gold(()))] if plan.oracle else [])]
+        wanted = [(row, Cell(task, conversation.name, row.name, budget)) for row in rows for budget in plan.budgets]
+        self._wanted = [(row, cell) for row, cell in wanted if cell not in cells]
+        self._outcomes: dict[Cell, list[Outcome]] = {cell: [] for _, cell in self._wanted}
+        self._failed: set[Cell] = set()
+        self._replays: dict[Cell, _Replay] = {}
+
+    def run(self, *, replay: bool) -> None:
+        if not self._wanted:
+            return
+        said = self._conversation.said
+        users = [at for at, one in enumerate(said) if one.message.role == "user"]
+        replayed = set(users[-REPLAYED:]) if replay else set()
+        with tempfile.TemporaryDirectory() as folder:
+            counter = TiktokenCounter("o200k_base")
+            with Memory(f"sqlite:///{folder}/conversation.db", counter=counter, budget=Budget(1_000_000)) as memory:
+                session = memory.session(self._conversation.name[:255])
+                waiting = list(self._questions)
+                for at in range(len(said) + 1):
+                    while waiting and waiting[0].after == at:
+                        self._ask(session, waiting.pop(0))
+                    if at < len(said):
+                        if at in replayed:
+                            self._replay(session, said[at].message, counter)
+                        session.append(said[at].message, created_at=said[at].at)
+        for _, cell in self._wanted:
+            seen = self._replays.get(cell)
+            self._cells.add(cell, self._outcomes[cell], None if seen is None else (seen.shared, seen.total))
+
+    def _ask(self, session: Session, question: Question) -> None:
+        """One question, with every strategy at every budget that is still wanted."""
+        said = self._conversation.said
+        seqs = [at + 1 for at in question.gold]
+        texts = [said[at].message.text for at in question.gold]
+        ages = tuple(at / max(1, question.after - 1) for at in question.gold)
+        for row, cell in self._wanted:
+            if cell in self._failed:
+                continue
+            rows = _Rows(_Gold(tuple(seqs)) if row.name == ORACLE else row.strategy)
+            begun = time.perf_counter()
+            context, error, cannot_fit = None, None, False
+            try:
+                context = session.context(question.text, strategy=rows, budget=Budget(cell.budget))
+            except CannotFit:
+                cannot_fit = True
+            except Exception as problem:  # noqa: BLE001  # a stranger's strategy may raise anything: the other cells go on
+                error = f"strategy {row.name} failed at question {question.name}: {type(problem).__name__}: {problem}"
+                self._failed.add(cell)
+            took = (time.perf_counter() - begun) * 1000
+            self._outcomes[cell].append(
+                Outcome(
+                    question=question.name,
+                    category=question.category,
+                    kept=evidence(context, seqs, texts, question.answers) if context else (False,) * len(seqs),
+                    ages=ages,
+                    answered=answer_stands(context, question.answers) if context else (False if question.answers else None),
+                    ranks=gold_ranks(context, seqs) if context else None,
+                    tokens=context.tokens if context else 0,
+                    ceiling=cell.budget,
+                    milliseconds=round(took, 3),
+                    rows=rows.read,
+                    cannot_fit=cannot_fit,
+                    error=error,
+                )
+            )
+
+    def _replay(self, session: Session, message: Message, counter: TiktokenCounter) -> None:
+        """The context that this user message would have got, compared with that of the user message before."""
+        for row, cell in self._wanted:
+            if row.name == ORACLE or cell in self._failed:
+                continue
+            with suppress(Exception):  # it is reported where a question meets it
+                context = session.context(message, strategy=row.strategy, budget=Budget(cell.budget))
+                self._replays.setdefault(cell, _Replay(counter)).add(context)
+
+
+class _Replay:
+    """Tokens that consecutive contexts share from their beginning."""
+
+    def __init__(self, counter: TiktokenCounter) -> None:
+        self._counter = counter
+        self._before: list[dict[str, object]] | None = None
+        self.shared = 0
+        self.total = 0
+
+    def add(self, context: Context) -> None:
+        if self._before is not None:
+            for old, new, message in zip(self._before, context.messages, context.typed_messages(), strict=False):
+                if old != new:
+                    break
+                self.shared += self._counter.count(message).tokens
+            self.total += context.tokens
+        self._before = context.messages
+
+
+@dataclass(frozen=True)
+class _Gold:
+    """Picks the gold; only the harness may."""
+
+    seqs: tuple[int, ...]
+
+    def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
+        return [Pick.of([entry], "gold") for entry in history.entries(self.seqs)]
+
+
+class _Rows:
+    """A strategy, and how many entries it read."""
+
+    def __init__(self, strategy: object) -> None:
+        self._strategy = strategy
+        self.read = 0
+
+    def __repr__(self) -> str:
+        return repr(self._strategy)
+
+    def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
+        watched = _Watched(history)
+        try:
+            return self._strategy.pick(watched, budget)  # type: ignore[attr-defined,no-any-return]  # it was checked when it was named
+        finally:
+            self.read = len(watched.seen)
+
+
+class _Watched:
+    """A history that remembers which entries it gave."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.seen: set[int] = set()
+
+    def __getattr__(self, name: str) -> object:
+        given = getattr(self._history, name)
+        if not callable(given):
+            return given
+
+        def watched(*arguments: object) -> object:
+            found = given(*arguments)
+            if isinstance(found, Iterable):
+                self.seen.update(one.seq for one in found if hasattr(one, "seq"))
+            return found
+
+        return watched
