@@ -1,6 +1,8 @@
 """The demo: a long conversation is stored, a window shows its end, and a real model answers from what the window shows."""
 
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +65,13 @@ def demo(console: Console, backend: Backend, store: SQLStore, path: Path) -> Non
     _conclude(console, answered)
     console.print(Text(f"\nIt took {time.perf_counter() - began:.0f} s. Nothing is lost from the database: look further with\n"))
     for command, why in AFTERWARDS:
-        console.print(Text.assemble(f"  threadkeep {command} -d {shlex.quote(str(path))}", (f"   # {why}", "dim")), soft_wrap=True)
+        console.print(Text.assemble(f"  {_program()} {command} -d {shlex.quote(str(path))}", (f"   # {why}", "dim")), soft_wrap=True)
+
+
+def _program() -> str:
+    """How the command line is called here: by its name where the shell finds it, otherwise by its path."""
+    called = Path(sys.argv[0])
+    return "threadkeep" if called.name != "threadkeep" or shutil.which("threadkeep") else shlex.quote(str(called))
 
 
 def _store(console: Console, memory: Memory) -> list[Entry]:
