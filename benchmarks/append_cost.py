@@ -20,8 +20,8 @@ ROUNDS = 200
 READ = "SELECT head_seq, head_tokens, head_shown FROM threadkeep_branches WHERE owner_id = ? AND id = ?"
 INSERT = (
     "INSERT INTO threadkeep_messages "
-    "(owner_id, branch_id, seq, role, body, tokens, shown_tokens, cum_tokens, cum_shown, group_seq, turn_seq, status, created_us) "
-    "VALUES (?, ?, ?, 'user', ?, 20, 20, ?, ?, ?, ?, 'complete', ?)"
+    "(owner_id, branch_id, seq, role, body, tokens, shown_tokens, cum_tokens, cum_shown, group_seq, turn_seq, status, created_us, exact) "
+    "VALUES (?, ?, ?, 'user', ?, 20, 20, ?, ?, ?, ?, 'complete', ?, 1)"
 )
 UPDATE = "UPDATE threadkeep_branches SET head_seq = ?, head_tokens = ?, head_shown = ? WHERE owner_id = ? AND id = ?"
 

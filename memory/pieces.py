@@ -1,6 +1,6 @@
 """A context's messages while they are put together: read late, counted once, each with the entry it comes from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, overload
 
 from threadkeep.memory.clipping import clip, kept_characters
@@ -55,7 +55,7 @@ class Piece:
     def of(cls, shown: Shown, profile: Profile) -> "Piece":
         """An entry as the profile sends it."""
         entry = shown.entry
-        if shown.keep is None and not profile.alters and entry.raw.keys() <= profile.keys:
+        if shown.keep is None and (_is_plain(entry.raw) or (not profile.alters and entry.raw.keys() <= profile.keys)):
             return cls(None, shown.tokens, shown=shown, seq=entry.seq)
         message = entry.message if shown.keep is None else clip(entry.message, shown.keep)
         return cls(fit(message, profile), shown.tokens, shown=shown, seq=entry.seq)
@@ -87,6 +87,11 @@ class Piece:
         if self._given is None and self.shown is not None:
             return self.shown.entry.raw
         return {key: value for key, value in self.message.to_dict().items() if key in keys}
+
+
+def _is_plain(raw: Mapping[str, object]) -> bool:
+    """Whether no profile makes anything of it: a role that every model knows, and text."""
+    return len(raw) == 2 and raw["role"] in ("user", "assistant", "system") and isinstance(raw["content"], str)
 
 
 class Messages(Sequence[Message]):
