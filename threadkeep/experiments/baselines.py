@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import snowballstemmer
 
-from threadkeep import Budget, Entry, History, Pick
+from threadkeep import Budget, Entry, History, InvalidSetting, Pick
 
 STOP_WORDS = frozenset(
     (
@@ -43,9 +43,9 @@ class RandomMessages:
     seed: int = 0
 
     def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
-        entries = _log(history)
+        entries = log(history)
         random.Random(f"{self.seed} {history.head.seq}").shuffle(entries)
-        return _fill([[entry] for entry in entries], budget, None, "by chance")
+        return fill([[entry] for entry in entries], budget, None, "by chance")
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,17 @@ class BM25Turns:
     neighbours: int = 0
     """How many messages on each side a hit brings along."""
 
+    def __post_init__(self) -> None:
+        _check(self.k1, self.b)
+        if type(self.neighbours) is not int or self.neighbours < 0:
+            raise InvalidSetting(f"neighbours={self.neighbours!r}: a whole number from 0")
+
     def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
-        entries = _log(history)
+        entries = log(history)
         scores = _bm25([_terms(entry.message.text) for entry in entries], _question(history), self.k1, self.b)
         order = sorted(range(len(entries)), key=lambda at: (-scores[at], at))
         runs = [entries[max(0, at - self.neighbours) : at + self.neighbours + 1] for at in order]
-        return _fill(runs, budget, [scores[at] for at in order], "ranked by BM25")
+        return fill(runs, budget, [scores[at] for at in order], "ranked by BM25")
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,23 @@ class BM25Sittings:
     k1: float = 1.5
     b: float = 0.75
 
+    def __post_init__(self) -> None:
+        _check(self.k1, self.b)
+
     def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
-        sittings = _sittings(_log(history))
+        sittings = _sittings(log(history))
         texts = [_terms(" ".join(entry.message.text for entry in sitting)) for sitting in sittings]
         scores = _bm25(texts, _question(history), self.k1, self.b)
         order = sorted(range(len(sittings)), key=lambda at: (-scores[at], at))
-        return _fill([sittings[at] for at in order], budget, [scores[at] for at in order], "in a sitting ranked by BM25")
+        return fill([sittings[at] for at in order], budget, [scores[at] for at in order], "in a sitting ranked by BM25")
 
 
-def _log(history: History) -> list[Entry]:
+def _check(k1: float, b: float) -> None:
+    if not k1 >= 0 or not 0 <= b <= 1:
+        raise InvalidSetting(f"BM25 with k1={k1!r} and b={b!r}: k1 is 0 or more, b from 0 to 1")
+
+
+def log(history: History) -> list[Entry]:
     """Every entry that may be chosen, oldest first: instructions, the live turn and late results apart."""
     head = history.head
     last = (head.turn_seq or head.seq + 1) - 1
@@ -103,7 +116,7 @@ def _stem(word: str) -> str:
     return str(snowballstemmer.stemmer("english").stemWord(word))
 
 
-def _fill(runs: Sequence[Sequence[Entry]], budget: Budget, scores: Sequence[float] | None, reason: str) -> list[Pick]:
+def fill(runs: Sequence[Sequence[Entry]], budget: Budget, scores: Sequence[float] | None, reason: str) -> list[Pick]:
     """Runs in their order while there is room; one that no longer fits is passed over."""
     picks: list[Pick] = []
     taken: set[int] = set()

@@ -15,7 +15,11 @@ RANKS = (1, 5, 10)
 """The k of recall@k; NDCG is taken at the largest."""
 HALF = 0.5
 """A gold message counts when so much of it stands in the context."""
-_SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
+RUN = 5
+"""Words in a row that must stand in the context for each of them to count: single words stand anywhere."""
+_UNSPACED = "\u3040-\u30ff\u3400-\u9fff"
+"""Kana and Chinese characters, which are written without blanks: each counts as a word."""
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +40,52 @@ class Outcome:
     ceiling: int
     milliseconds: float
     rows: int
+    """Entries that the strategy read or that stand in the context."""
     cannot_fit: bool = False
     error: str | None = None
 
 
-def evidence(context: Context, seqs: Sequence[int], texts: Sequence[str], answers: Sequence[str]) -> tuple[bool, ...]:
-    """Which gold messages stand in the context: at least half of each, by characters of whole sentences, or the answer out of it."""
-    verdicts = {seq: one.verdict for one in context.decisions for seq in seqs if one.first <= seq <= one.last}
-    shown = _shown(context)
-    return tuple(verdicts.get(seq) == "kept" or _stands(text, shown, answers) for seq, text in zip(seqs, texts, strict=True))
+def evidence(context: Context, question: str, gold: Sequence[tuple[int, str]], answers: Sequence[str]) -> tuple[bool, ...]:
+    """Which gold messages, given as seq and text, stand in the context.
+
+    One does that is kept whole; one that was clipped, excerpted or summarised does when at least half of its words stand there, in runs
+    of at least five, or an answer out of it. The same words in a message beside it do not count, nor does the question.
+    """
+    said = [answer for answer in map(words, answers) if answer]
+    kept = []
+    for seq, text in gold:
+        verdict = next((one.verdict for one in context.decisions if one.first <= seq <= one.last), "left out")
+        told = words("\n".join(pick.text for pick in context.picks if pick.text and (seq in pick.seqs or not pick.seqs)))
+        whole = words(text)
+        standing = _standing(whole, words(_shown(context, question)) if verdict == "clipped" else told)
+        half = sum(map(bool, standing)) >= HALF * len(whole) > 0
+        out_of_it = any(_holds(whole, answer) and (_holds(standing, answer) or _holds(told, answer)) for answer in said)
+        kept.append(verdict == "kept" or half or out_of_it)
+    return tuple(kept)
 
 
-def _stands(text: str, shown: str, answers: Sequence[str]) -> bool:
-    sentences = [sentence for sentence in (part.strip() for part in _SENTENCE.split(text)) if sentence]
-    standing = [sentence for sentence in sentences if sentence in shown]
-    if sum(map(len, standing)) >= HALF * sum(map(len, sentences)) > 0:
-        return True
-    said = folded(" ".join(standing))
-    return any(folded(answer) in said for answer in answers if folded(answer))
+def _standing(text: Sequence[str], place: Sequence[str]) -> list[str]:
+    """The words of a text, those blanked that do not stand in a place in a run of `RUN` (of all its words, where it has fewer)."""
+    length = min(RUN, len(text))
+    there = {tuple(place[at : at + length]) for at in range(len(place) - length + 1)}
+    standing = [""] * len(text)
+    for at in range(len(text) - length + 1):
+        if tuple(text[at : at + length]) in there:
+            standing[at : at + length] = text[at : at + length]
+    return standing
 
 
-def answer_stands(context: Context, answers: Sequence[str]) -> bool | None:
-    """Whether an answer string stands in the context, the question itself apart; None where there is none to look for."""
-    wanted = [folded(answer) for answer in answers if folded(answer)]
+def answer_stands(context: Context | None, question: str, answers: Sequence[str]) -> bool | None:
+    """Whether the words of an answer stand in a row in the context, the question apart; None where there are none to look for."""
+    wanted = [answer for answer in map(words, answers) if answer]
     if not wanted:
         return None
-    said = folded(_shown(context))
-    return any(answer in said for answer in wanted)
+    said = words(_shown(context, question)) if context else []
+    return any(_holds(said, answer) for answer in wanted)
+
+
+def _holds(place: Sequence[str], answer: Sequence[str]) -> bool:
+    return f" {' '.join(answer)} " in f" {' '.join(place)} "
 
 
 def gold_ranks(context: Context, seqs: Sequence[int]) -> tuple[int | None, ...] | None:
@@ -89,11 +112,12 @@ def ndcg_at(ranks: Sequence[int | None], k: int) -> float:
     return gain / ideal
 
 
-def folded(text: str) -> str:
-    """Text as answers are compared: NFKC, case and blanks folded."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def words(text: str) -> list[str]:
+    """A text's words as they are compared: NFKC, case folded, without signs."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def _shown(context: Context) -> str:
-    """All text of the context but its last message, which is the question."""
-    return "\n".join(message.text for message in context.typed_messages()[:-1])
+def _shown(context: Context, question: str) -> str:
+    """All text of the context but the question that ends it; what a profile joined with the question stays."""
+    *before, last = (message.text for message in context.typed_messages())
+    return "\n".join([*before, last.removesuffix(question)])

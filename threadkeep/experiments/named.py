@@ -1,22 +1,26 @@
 """Strategies by name: `BM25Turns(neighbours=1)`, `package.module:Class(…)`, or `file.py:Class(…)`."""
 
 import ast
+import hashlib
 import importlib
 import importlib.util
+import inspect
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import threadkeep
 from threadkeep import InvalidSetting, Strategy
-from threadkeep.experiments import baselines
+from threadkeep.experiments import baselines, dense
 
 _BUILT_IN: dict[str, type] = {
     name: value
-    for module in (threadkeep, baselines)
+    for module in (threadkeep, baselines, dense)
     for name, value in vars(module).items()
     if isinstance(value, type) and value is not Strategy and callable(getattr(value, "pick", None))
 }
+_FOLDED = {name.casefold(): name for name in _BUILT_IN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +39,25 @@ def known() -> list[str]:
 def named(text: str) -> Named:
     """The strategy that a text names.
 
-    Settings are keyword arguments with plain values (numbers, texts, True, False, None, lists).
+    Settings are keyword arguments with plain values (numbers, texts, True, False, None, lists). The name of a built-in one may also be
+    written as its file is: `sliding_window`.
 
     Raises:
         InvalidSetting: there is none of that name, or it takes no such settings; says which there are.
     """
-    place, _, call = text.rpartition(":")
+    before, bracket, after = text.partition("(")  # a setting may hold a colon
+    place, _, name = before.strip().rpartition(":")
     try:
-        parsed = ast.parse(call.strip(), mode="eval").body
+        parsed = ast.parse((name + bracket + after).strip(), mode="eval").body
         if isinstance(parsed, ast.Call) and isinstance(parsed.func, ast.Name) and not parsed.args:
-            name = parsed.func.id
             settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in parsed.keywords if keyword.arg}
             if len(settings) < len(parsed.keywords):
                 raise ValueError("** is not read")
         elif isinstance(parsed, ast.Name):
-            name, settings = parsed.id, {}
+            settings = {}
         else:
             raise ValueError("not a name with keyword settings")
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, TypeError) as error:
         raise InvalidSetting(
             f"strategy {text!r}: write Name, Name(setting=value), package.module:Name(…) or file.py:Name(…) ({error})"
         ) from None
@@ -68,8 +73,17 @@ def named(text: str) -> Named:
     return Named(text, strategy)
 
 
+def code_of(strategy: Strategy) -> str:
+    """A digest of the file that a strategy's class stands in; empty where it stands in none."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(type(strategy))).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return ""
+
+
 def _class(text: str, place: str, name: str) -> type:
     if not place:
+        name = _FOLDED.get(name.replace("_", "").casefold(), name)
         if name not in _BUILT_IN:
             raise InvalidSetting(f"there is no strategy {name!r}: there are {', '.join(known())}; or name a file: my_strategy.py:{name}")
         return _BUILT_IN[name]
@@ -86,10 +100,11 @@ def _module(text: str, place: str) -> ModuleType:
         path = Path(place)
         if not path.is_file():
             raise InvalidSetting(f"strategy {text!r}: there is no file {place}")
-        specification = importlib.util.spec_from_file_location(path.stem, path)
+        specification = importlib.util.spec_from_file_location(f"strategy file {path.resolve()}", path)
         assert specification is not None
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
+        sys.modules[module.__name__] = module  # dataclasses look their module up; the name hides no module that is imported
         specification.loader.exec_module(module)
         return module
     except InvalidSetting:

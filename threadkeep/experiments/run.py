@@ -2,16 +2,31 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from threadkeep import Budget, CannotFit, Context, History, InvalidSetting, Memory, Message, Pick, Session, TiktokenCounter
-from threadkeep.experiments.base import ORACLE, Conversation, Dataset, Question, Task
+from threadkeep import (
+    Budget,
+    CannotFit,
+    Context,
+    Entry,
+    History,
+    InvalidSetting,
+    Memory,
+    Message,
+    Pick,
+    Session,
+    Strategy,
+    ThreadkeepError,
+    TiktokenCounter,
+)
+from threadkeep.experiments.base import ORACLE, Conversation, Dataset, DatasetError, Question, Task
 from threadkeep.experiments.cells import Cell, Cells, fingerprint
 from threadkeep.experiments.metrics import Outcome, answer_stands, evidence, gold_ranks
-from threadkeep.experiments.named import Named
+from threadkeep.experiments.named import Named, code_of
 
 REPLAYED = 60
 """How many user messages of a task's first conversation are replayed, turn by turn, for prefix reuse."""
@@ -35,6 +50,10 @@ class Plan:
             raise InvalidSetting("an experiment takes at least one task, one strategy and one budget")
         if any(not isinstance(budget, int) or budget < 1 for budget in self.budgets):
             raise InvalidSetting(f"budgets are numbers of tokens from 1, not {list(self.budgets)}")
+        if len(set(self.budgets)) < len(self.budgets) or len({task.name for task, _ in self.tasks}) < len(self.tasks):
+            raise InvalidSetting("each task and each budget stands once")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InvalidSetting(f"a seed is a whole number from 0, not {self.seed!r}")
         names = [each.name for each in self.strategies]
         if len(set(names)) < len(names) or ORACLE in names:
             raise InvalidSetting(f"each strategy stands once, and none is called {ORACLE!r}: {names}")
@@ -57,13 +76,15 @@ def run(plan: Plan, progress: Progress) -> list[Ran]:
     """Finish every cell that is not finished yet.
 
     Raises:
-        DatasetError: a task's files are not as published.
+        DatasetError: a task's files are not as published, or a question does not fit its conversation.
         InvalidSetting: the folder holds another run.
     """
     done = []
+    code = {row.name: code_of(row.strategy) for row in plan.strategies}
     for task, path in plan.tasks:
         dataset = task.load(path)
-        cells = Cells(plan.folder / f"{task.name}.jsonl", fingerprint(dataset, plan.seed))
+        _check(task.name, dataset)
+        cells = Cells(plan.folder / f"{task.name}.jsonl", fingerprint(dataset, plan.seed), code)
         for at, conversation in enumerate(dataset.conversations.values()):
             progress(task.name, at, len(dataset.conversations))
             questions = [question for question in dataset.questions if question.conversation == conversation.name]
@@ -71,6 +92,23 @@ def run(plan: Plan, progress: Progress) -> list[Ran]:
         progress(task.name, len(dataset.conversations), len(dataset.conversations))
         done.append(Ran(task, dataset, cells))
     return done
+
+
+def _check(task: str, dataset: Dataset) -> None:
+    """Refuse what would be passed over in silence."""
+    names = set()
+    for question in dataset.questions:
+        conversation, after = dataset.conversations.get(question.conversation), question.after
+        if conversation is None or not 0 <= after <= len(conversation.said):
+            problem = f"is asked after {after} messages of {question.conversation!r}, which are not there"
+        elif not all(0 <= at < after for at in question.gold) or len(set(question.gold)) < len(question.gold):
+            problem = f"has the evidence {question.gold}: positions below {after}, each once"
+        elif question.name in names:
+            problem = "is there twice"
+        else:
+            names.add(question.name)
+            continue
+        raise DatasetError(f"task {task}", f"question {question.name}", problem)
 
 
 class _Conversation:
@@ -111,14 +149,15 @@ class _Conversation:
 
     def _ask(self, session: Session, question: Question) -> None:
         """One question, with every strategy at every budget that is still wanted."""
-        said = self._conversation.said
-        seqs = [at + 1 for at in question.gold]
-        texts = [said[at].message.text for at in question.gold]
+        gold = [(at + 1, self._conversation.said[at].message.text) for at in question.gold]
+        seqs = tuple(seq for seq, _ in gold)
         ages = tuple(at / max(1, question.after - 1) for at in question.gold)
+        with suppress(ThreadkeepError):  # the first of many strategies would be timed while the database's pages are read
+            session.context(question.text, budget=Budget(min(cell.budget for _, cell in self._wanted)))
         for row, cell in self._wanted:
             if cell in self._failed:
                 continue
-            rows = _Rows(_Gold(tuple(seqs)) if row.name == ORACLE else row.strategy)
+            rows = _Rows(_Gold(seqs) if row.name == ORACLE else row.strategy)
             begun = time.perf_counter()
             context, error, cannot_fit = None, None, False
             try:
@@ -133,14 +172,14 @@ class _Conversation:
                 Outcome(
                     question=question.name,
                     category=question.category,
-                    kept=evidence(context, seqs, texts, question.answers) if context else (False,) * len(seqs),
+                    kept=evidence(context, question.text, gold, question.answers) if context else (False,) * len(seqs),
                     ages=ages,
-                    answered=answer_stands(context, question.answers) if context else (False if question.answers else None),
+                    answered=answer_stands(context, question.text, question.answers),
                     ranks=gold_ranks(context, seqs) if context else None,
                     tokens=context.tokens if context else 0,
                     ceiling=cell.budget,
                     milliseconds=round(took, 3),
-                    rows=rows.read,
+                    rows=len(rows.seen.union(*(pick.seqs for pick in context.picks if pick.kind == "entries"))) if context else 0,
                     cannot_fit=cannot_fit,
                     error=error,
                 )
@@ -186,39 +225,35 @@ class _Gold:
 
 
 class _Rows:
-    """A strategy, and how many entries it read."""
+    """A strategy, and which entries it read."""
 
-    def __init__(self, strategy: object) -> None:
+    def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
-        self.read = 0
+        self.seen: set[int] = set()
 
     def __repr__(self) -> str:
         return repr(self._strategy)
 
     def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
-        watched = _Watched(history)
-        try:
-            return self._strategy.pick(watched, budget)  # type: ignore[attr-defined,no-any-return]  # it was checked when it was named
-        finally:
-            self.read = len(watched.seen)
+        return self._strategy.pick(cast(History, _Watched(history, self.seen)), budget)
 
 
 class _Watched:
     """A history that remembers which entries it gave."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, seen: set[int]) -> None:
         self._history = history
-        self.seen: set[int] = set()
+        self._seen = seen
 
     def __getattr__(self, name: str) -> object:
         given = getattr(self._history, name)
         if not callable(given):
             return given
 
-        def watched(*arguments: object) -> object:
-            found = given(*arguments)
-            if isinstance(found, Iterable):
-                self.seen.update(one.seq for one in found if hasattr(one, "seq"))
+        def watched(*arguments: object, **by_name: object) -> object:
+            found = given(*arguments, **by_name)
+            if isinstance(found, Sequence):
+                self._seen.update(one.seq for one in found if isinstance(one, Entry))
             return found
 
         return watched

@@ -13,7 +13,7 @@ from genai_prices import Usage, calc_price
 
 from threadkeep import TiktokenCounter
 from threadkeep.experiments.base import ORACLE
-from threadkeep.experiments.cells import Cell
+from threadkeep.experiments.cells import Cell, release
 from threadkeep.experiments.metrics import RANKS, Outcome, ndcg_at, recall_at
 from threadkeep.experiments.run import Plan, Ran
 
@@ -27,7 +27,7 @@ def summarise(plan: Plan, ran: Sequence[Ran]) -> dict[str, object]:
     """The results of a run, as JSON. Only what stands under `times` differs between two runs of equal settings."""
     return {
         "made": {
-            "threadkeep": version("threadkeep"),
+            "threadkeep": release(),
             "python": platform.python_version(),
             "tiktoken": version("tiktoken"),
             "genai-prices": version("genai-prices"),
@@ -39,6 +39,7 @@ def summarise(plan: Plan, ran: Sequence[Ran]) -> dict[str, object]:
             "tasks": {task.name: None if path is None else Path(path).name for task, path in plan.tasks},
             "strategies": [row.name for row in plan.strategies],
             "budgets": list(plan.budgets),
+            "oracle": plan.oracle,
         },
         "tasks": {each.task.name: _task(each) for each in ran},
         "cells": [_cell(each, row, budget, plan.seed) for each in ran for row in _rows(plan) for budget in plan.budgets],
@@ -68,19 +69,20 @@ def _outcomes(ran: Ran, strategy: str, budget: int) -> list[Outcome]:
 def _cell(ran: Ran, strategy: str, budget: int, seed: int) -> dict[str, object]:
     outcomes = _outcomes(ran, strategy, budget)
     errors = [one.error for one in outcomes if one.error]
-    answered = [one for one in outcomes if not one.error and not one.cannot_fit]
-    ranked = [one.ranks for one in outcomes if one.ranks]
-    reuse = _reuse(ran, strategy, budget)
+    judged = [] if errors else outcomes  # a part of the questions would pass for all
+    answered = [one for one in judged if not one.cannot_fit]
+    ranked = [one.ranks for one in judged if one.ranks]
+    reuse = None if errors else _reuse(ran, strategy, budget)
     tokens = _mean(one.tokens for one in answered)
-    times = sorted(one.milliseconds for one in answered)
+    times = [one.milliseconds for one in answered]
     return {
         "task": ran.task.name,
         "strategy": strategy,
         "budget": budget,
         "questions": len(outcomes),
         "error": errors[0] if errors else None,
-        **_quality(outcomes),
-        "evidence_interval": _interval_of(outcomes, seed),
+        **_quality(judged),
+        "evidence_interval": _interval_of(judged, seed),
         "recall_at": {str(k): _mean(recall_at(ranks, k) for ranks in ranked) for k in RANKS} if ranked else None,
         "ndcg_at_10": _mean(ndcg_at(ranks, max(RANKS)) for ranks in ranked),
         "tokens": tokens,
@@ -91,9 +93,9 @@ def _cell(ran: Ran, strategy: str, budget: int, seed: int) -> dict[str, object]:
         "rows_read": _mean(one.rows for one in answered),
         "prefix_reuse": reuse,
         "cost_usd": None if tokens is None else str(_price(tokens, reuse or 0.0)),
-        "categories": {name: {"questions": len(group), **_quality(group)} for name, group in _by_category(outcomes)},
-        "ages": _ages(outcomes),
-        "times": {"ms_median": _at(times, 0.5), "ms_p95": _at(times, 0.95)},
+        "categories": {name: {"questions": len(group), **_quality(group)} for name, group in _by_category(judged)},
+        "ages": _ages(judged),
+        "times": {"ms_median": _quantile(times, 0.5), "ms_p95": _quantile(times, 0.95)},
     }
 
 
@@ -149,8 +151,9 @@ def _comparisons(plan: Plan, ran: Ran) -> list[dict[str, object]]:
     """The difference of any two strategies in evidence recall, with a paired bootstrap interval (Efron and Tibshirani, 1993)."""
     made = []
     for budget in plan.budgets:
-        scores = {row.name: _scores(_outcomes(ran, row.name, budget)) for row in plan.strategies}
-        for a, b in combinations([name for name, found in scores.items() if found], 2):
+        found = {row.name: _outcomes(ran, row.name, budget) for row in plan.strategies}
+        scores = {name: _scores(outcomes) for name, outcomes in found.items() if not any(one.error for one in outcomes)}
+        for a, b in combinations([name for name, shares in scores.items() if shares], 2):
             shared = sorted(scores[a].keys() & scores[b].keys())
             if shared:
                 differences = np.array([scores[a][key] - scores[b][key] for key in shared])
@@ -186,5 +189,5 @@ def _mean(values: Iterable[float | bool]) -> float | None:
     return round(statistics.fmean(found), 6) if found else None
 
 
-def _at(ordered: Sequence[float], share: float) -> float | None:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return round(float(np.quantile(values, share)), 3) if values else None
