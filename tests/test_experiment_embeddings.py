@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from threadkeep import InvalidSetting, StoreError
+from threadkeep import Budget, InvalidSetting, Memory, Message, MissingExtra, ModelUnavailable, StoreError
+from threadkeep.experiments import dense
+from threadkeep.experiments.dense import DenseTurns
 from threadkeep.experiments.embeddings import BATCH, EmbeddingCache, Vectors
+from threadkeep.experiments.named import named
 
 
 class Model:
@@ -176,3 +179,67 @@ for at in range(25):
 def test_two_processes_share_a_file(path: Path) -> None:
     running = [subprocess.Popen([sys.executable, "-c", PROCESS, str(path)]) for _ in range(2)]
     assert [process.wait(timeout=60) for process in running] == [0, 0]
+
+
+FAKE = """
+import numpy as np
+
+class SentenceTransformer:
+    loaded = 0
+
+    def __init__(self, folder):
+        type(self).loaded += 1
+
+    def encode(self, texts, *, batch_size, normalize_embeddings, convert_to_numpy, show_progress_bar):
+        found = np.array([[1 + 9 * (word in text.lower()) for word in ("hen", "boat", "rain")] for text in texts], dtype=np.float32)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for a model, and a library that embeds by three words."""
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "sentence_transformers.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path / "library")
+    monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
+    (tmp_path / "model").mkdir()
+    dense._model.cache_clear()
+    return tmp_path / "model"
+
+
+def test_the_dense_baseline_keeps_what_is_nearest_to_the_question(model: Path, path: Path, memory: Memory) -> None:
+    session = memory.session("farm")
+    for text in ("My boat is blue.", "The hen is called Ada.", "It will rain.", "Nothing new."):
+        session.append(Message.user(text + " So it is." * 20), Message.assistant("I see." * 30))
+    strategy = named(f"DenseTurns(model={str(model)!r}, cache={str(path)!r})").strategy
+    context = session.context("What is my hen called?", strategy=strategy, budget=Budget(150))
+    (pick,) = (pick for pick in context.picks if pick.score is not None)
+    assert pick.seqs == (3,)
+    assert pick.score == pytest.approx(1, abs=1e-3)
+    assert "Ada" in context.typed_messages()[0].text
+
+
+def test_the_dense_baseline_loads_no_model_where_all_is_known(model: Path, path: Path, memory: Memory) -> None:
+    session = memory.session("farm")
+    session.append(Message.user("The hen is called Ada. " * 100), Message.assistant("I see. " * 100))
+    strategy = DenseTurns(str(model), str(path))
+    first = session.context("And the boat?", strategy=strategy, budget=Budget(600))
+    dense._model.cache_clear()
+    library = sys.modules["sentence_transformers"]
+    loaded = library.SentenceTransformer.loaded
+    assert session.context("And the boat?", strategy=strategy, budget=Budget(600)).messages == first.messages
+    assert library.SentenceTransformer.loaded == loaded == 1
+
+
+def test_the_dense_baseline_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'threadkeep\[embeddings\]'"):
+        DenseTurns()
+
+
+def test_the_dense_baseline_takes_a_model_for_embeddings_alone(model: Path) -> None:
+    with pytest.raises(InvalidSetting, match="that is a model for chat, not for embeddings"):
+        DenseTurns("smollm2-135m")
+    with pytest.raises(ModelUnavailable, match="no model named 'nothing'"):
+        DenseTurns("nothing")
