@@ -20,7 +20,7 @@ from threadkeep.cli import app
 from threadkeep.terminal.conversation import QUESTIONS, said
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["demo", "chat", "sessions", "show", "explain", "migrate", "models"]
+COMMANDS = ["demo", "chat", "sessions", "show", "explain", "migrate", "models", "experiment"]
 
 Answers = Callable[[Context], str]
 
@@ -88,7 +88,7 @@ class TestLooking:
 
         assert re.findall(r"^│ ([a-z]+) ", output, re.MULTILINE) == COMMANDS
 
-    @pytest.mark.parametrize("command", [*COMMANDS, "models list", "models pull", "models path", "models remove"])
+    @pytest.mark.parametrize("command", [*COMMANDS, "models list", "models pull", "models path", "models remove", "experiment run"])
     def test_every_command_explains_itself(self, terminal: Terminal, command: str) -> None:
         assert "Usage: " in terminal.run(*command.split(), "--help")
 

@@ -97,6 +97,14 @@ def test_a_client_of_ones_own_is_asked_once_for_each_request(tmp_path: Path, pro
         assert [call.prompt_tokens for call in memory.session("support-42", owner="ada").calls()] == [40, 40]
 
 
+def test_two_strategies_are_compared(tmp_path: Path) -> None:
+    output = run("compare_strategies.py", folder=tmp_path)
+
+    assert "1024 SlidingWindow" in output
+    assert "4096 oracle                   evidence recall 1.00" in output
+    assert "SlidingWindow − BM25Turns(neighbours=1) = −" in output.replace("-", "−")
+
+
 @pytest.mark.model
 def test_a_local_chat_goes_on_where_it_was(tmp_path: Path) -> None:
     said = run("local_chat.py", "smollm2-135m", folder=tmp_path, said="Say good morning.\n")

@@ -1,4 +1,4 @@
-"""The command line: its commands, their options, and the only place that reads the environment (THREADKEEP_…)."""
+"""The command line: its commands, their options, and, with that of experiments, all that reads the environment (THREADKEEP_…)."""
 
 import json
 import tempfile
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from threadkeep.experiments.cli import app as experiment
 from threadkeep.memory.errors import InvalidSetting, ModelUnavailable, NotFound, ThreadkeepError
 from threadkeep.memory.memory import OWNER, Memory
 from threadkeep.models import fetch
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 models = typer.Typer(no_args_is_help=True, help="The models known by name: fetched once, verified, kept in the cache.")
 app.add_typer(models, name="models")
+app.add_typer(experiment, name="experiment")
 
 Database = Annotated[
     str, typer.Option("--database", "-d", envvar="THREADKEEP_DATABASE", help="A database URL, or the path of a SQLite file.")
