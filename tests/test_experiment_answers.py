@@ -1,10 +1,17 @@
 """A model's answers and their scores: SQuAD's rules, LoCoMo's parts, and an answer asked for within its budget."""
 
+from pathlib import Path
+
 import pytest
 
-from threadkeep import Budget, Context, Memory, Message, ScriptedBackend
+from threadkeep import BackendError, Budget, Context, InvalidSetting, Memory, Message, ScriptedBackend
 from threadkeep.experiments.answers import answered_by, contains_answer, exact_match, normalised, parts_f1, scored, token_f1
-from threadkeep.experiments.base import Question
+from threadkeep.experiments.base import Conversation, Dataset, Question, Said
+from threadkeep.experiments.named import named
+from threadkeep.experiments.report_figures import figures
+from threadkeep.experiments.report_shape import Cell, results_from
+from threadkeep.experiments.run import Plan, run
+from threadkeep.experiments.summary import summarise
 
 
 @pytest.mark.parametrize(
@@ -94,3 +101,92 @@ def test_a_backend_is_given_the_context_and_what_the_reply_may_take(memory: Memo
     assert seen[0].messages == context.messages
     assert seen[0].max_tokens == 20
     assert seen[0].budget.ceiling == 1000
+
+
+class Farm:
+    """A conversation of two long messages and a short one; two questions with answers, one without."""
+
+    name = "farm"
+    about = "hens"
+
+    def load(self, path: Path | str | None) -> Dataset:
+        texts = ("My hens are called Ada and Bea." + " They lay well." * 40, "How nice." * 60, "It rains today.")
+        roles = ("user", "assistant", "user")
+        said = tuple(Said(Message.from_dict({"role": role, "content": text})) for role, text in zip(roles, texts, strict=True))
+        questions = [
+            Question("hens", "c", "How are my hens called?", 3, gold=(0,), answers=("Ada and Bea",), category="names"),
+            Question("weather", "c", "What is the weather?", 3, gold=(2,), answers=("rain", "it rains"), category="weather"),
+            Question("nothing", "c", "Who am I?", 3),
+        ]
+        return Dataset({"c": Conversation("c", said)}, questions)
+
+
+def truthful(context: Context) -> str:
+    """Answers from what stands in the context alone."""
+    told, question = "".join(m.text for m in context.typed_messages()[:-1]), context.typed_messages()[-1].text
+    if "hens" in question:
+        return "Ada and Bea." if "Ada" in told else "I do not know."
+    return "The rain" if "rains" in told else "I do not know."
+
+
+def farm(folder: Path, backend: ScriptedBackend | None, *, budgets: tuple[int, ...] = (150, 1000)) -> Plan:
+    return Plan([(Farm(), None)], [named("LastMessages")], budgets, folder, answers=backend)
+
+
+def cells_of(plan: Plan) -> dict[tuple[str, int], Cell]:
+    results = results_from(summarise(plan, run(plan, lambda task, done, total: None)))
+    return {(cell.strategy, cell.budget): cell for cell in results.cells}
+
+
+def test_a_run_has_a_model_answer_from_every_context(tmp_path: Path) -> None:
+    backend = ScriptedBackend(truthful)
+    cells = cells_of(farm(tmp_path, backend))
+    small, large = cells["LastMessages", 150], cells["LastMessages", 1000]
+    assert (large.answer_f1, large.answer_em, large.answer_contains) == (1, 1, 1)
+    assert (small.answer_f1, small.answer_em, small.answer_contains) == (0.5, 0.5, 0.5)
+    assert cells["oracle", 1000].answer_f1 == 1
+    assert len(backend.seen) == 2 * 2 * 2  # questions with an answer, budgets, the strategy and the oracle
+    assert all(context.max_tokens == 64 and context.typed_messages()[0].role == "system" for context in backend.seen)
+
+
+def test_what_a_context_cannot_hold_is_answered_wrongly(tmp_path: Path) -> None:
+    backend = ScriptedBackend(truthful)
+    cell = cells_of(farm(tmp_path, backend, budgets=(20,)))["LastMessages", 20]
+    assert cell.cannot_fit == 3
+    assert (cell.answer_f1, cell.answer_em, cell.answer_contains) == (0, 0, 0)
+    assert backend.seen == []
+
+
+def test_a_run_without_a_model_has_no_such_figures(tmp_path: Path) -> None:
+    cells = cells_of(farm(tmp_path, None))
+    assert all(cell.answer_f1 is cell.answer_em is cell.answer_contains is None for cell in cells.values())
+    assert "answer F1" not in [figure.head for figure in figures(list(cells.values()))]
+
+
+def test_finished_answers_are_kept_and_not_taken_for_those_of_a_run_without_a_model(tmp_path: Path) -> None:
+    before = cells_of(farm(tmp_path, None))
+    backend = ScriptedBackend(truthful)
+    cells = cells_of(farm(tmp_path, backend))
+    assert "answer F1" in [figure.head for figure in figures(list(cells.values()))]
+    asked = len(backend.seen)
+    assert asked > 0
+    again = cells_of(farm(tmp_path, backend))
+    assert len(backend.seen) == asked
+    assert again["LastMessages", 1000].answer_f1 == cells["LastMessages", 1000].answer_f1
+    assert cells_of(farm(tmp_path, None))["LastMessages", 1000].answer_f1 is before["LastMessages", 1000].answer_f1 is None
+
+
+def test_a_model_that_fails_is_named_with_the_strategy_and_the_question(tmp_path: Path) -> None:
+    def fails(context: Context) -> str:
+        if "rains" in "".join(message.text for message in context.typed_messages()) and "hens" in context.typed_messages()[-1].text:
+            raise BackendError("out of order")
+        return "Ada"
+
+    cells = cells_of(farm(tmp_path, ScriptedBackend(fails)))
+    assert cells["LastMessages", 1000].error == "scripted failed with LastMessages at question hens: BackendError: out of order"
+    assert cells["LastMessages", 1000].answer_f1 is None
+
+
+def test_a_model_whose_window_is_too_small_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="scripted has a window of 1000 tokens: too small for a context of 1000 and an answer of 64"):
+        farm(tmp_path, ScriptedBackend(truthful, window=1000))

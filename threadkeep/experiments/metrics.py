@@ -43,6 +43,10 @@ class Outcome:
     """Entries that the strategy read or that stand in the context."""
     cannot_fit: bool = False
     error: str | None = None
+    answer_f1: float | None = None
+    """How a model's answer scores, by `answers.py`; None, here and below: none was asked, or the question has no known answer."""
+    answer_em: float | None = None
+    answer_contains: float | None = None
 
 
 def evidence(context: Context, question: str, gold: Sequence[tuple[int, str]], answers: Sequence[str]) -> tuple[bool, ...]:

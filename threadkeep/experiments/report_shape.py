@@ -53,6 +53,9 @@ class Cell:
     """Bootstrap interval of `evidence_recall`, where the run gives one."""
     all_evidence: float | None
     answer_coverage: float | None
+    answer_f1: float | None
+    answer_em: float | None
+    answer_contains: float | None
     recall_at: Mapping[str, float]
     ndcg_at_10: float | None
     tokens: float | None
@@ -162,6 +165,9 @@ def _cell(record: "_Record") -> Cell:
         evidence_interval=record.interval("evidence_interval"),
         all_evidence=record.share("all_evidence"),
         answer_coverage=record.share("answer_coverage"),
+        answer_f1=record.share("answer_f1"),
+        answer_em=record.share("answer_em"),
+        answer_contains=record.share("answer_contains"),
         recall_at={key: recall_at.needed(recall_at.share(key), key) for key in recall_at.data},
         ndcg_at_10=record.share("ndcg_at_10"),
         tokens=record.number("tokens"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from threadkeep import (
+    Backend,
     Budget,
     CannotFit,
     Context,
@@ -23,6 +24,7 @@ from threadkeep import (
     ThreadkeepError,
     TiktokenCounter,
 )
+from threadkeep.experiments.answers import INSTRUCTIONS, MOST_TOKENS, Scores, answered_by, scored
 from threadkeep.experiments.base import ORACLE, Conversation, Dataset, DatasetError, Question, Task
 from threadkeep.experiments.cells import Cell, Cells, fingerprint
 from threadkeep.experiments.metrics import Outcome, answer_stands, evidence, gold_ranks
@@ -44,6 +46,8 @@ class Plan:
     """Where finished cells are kept."""
     seed: int = 0
     oracle: bool = True
+    answers: Backend | None = None
+    """Answers each question that has known answers, from each context; it is left open. None: no model is asked."""
 
     def __post_init__(self) -> None:
         if not (self.tasks and self.strategies and self.budgets):
@@ -54,6 +58,11 @@ class Plan:
             raise InvalidSetting("each task and each budget stands once")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise InvalidSetting(f"a seed is a whole number from 0, not {self.seed!r}")
+        if self.answers is not None and max(self.budgets) + MOST_TOKENS > self.answers.window:
+            raise InvalidSetting(
+                f"{self.answers.name} has a window of {self.answers.window} tokens: too small for a context of {max(self.budgets)} "
+                f"and an answer of {MOST_TOKENS}; leave that budget out, or give it a larger window"
+            )
         names = [each.name for each in self.strategies]
         if len(set(names)) < len(names) or ORACLE in names:
             raise InvalidSetting(f"each strategy stands once, and none is called {ORACLE!r}: {names}")
@@ -80,7 +89,8 @@ def run(plan: Plan, progress: Progress) -> list[Ran]:
         InvalidSetting: the folder holds another run.
     """
     done = []
-    code = {row.name: code_of(row.strategy) for row in plan.strategies}
+    asked = f" {plan.answers.name} {MOST_TOKENS} {INSTRUCTIONS}" if plan.answers else ""
+    code = {ORACLE: asked, **{row.name: code_of(row.strategy) + asked for row in plan.strategies}}
     for task, path in plan.tasks:
         dataset = task.load(path)
         _check(task.name, dataset)
@@ -118,6 +128,7 @@ class _Conversation:
         self._conversation = conversation
         self._questions = sorted(questions, key=lambda question: (question.after, question.name))
         self._cells = cells
+        self._answers = plan.answers
         rows = [*plan.strategies, *([Named(ORACLE, _Gold(()))] if plan.oracle else [])]
         wanted = [(row, Cell(task, conversation.name, row.name, budget)) for row in rows for budget in plan.budgets]
         self._wanted = [(row, cell) for row, cell in wanted if cell not in cells]
@@ -133,8 +144,9 @@ class _Conversation:
         replayed = set(users[-REPLAYED:]) if replay else set()
         with tempfile.TemporaryDirectory() as folder:
             counter = TiktokenCounter("o200k_base")
-            with Memory(f"sqlite:///{folder}/conversation.db", counter=counter, budget=Budget(1_000_000)) as memory:
-                session = memory.session(self._conversation.name[:255])
+            url = f"sqlite:///{folder}/conversation.db"
+            with Memory(url, counter=counter, backend=self._answers, budget=Budget(1_000_000)) as memory:
+                session = memory.session(self._conversation.name[:255], instructions=INSTRUCTIONS if self._answers else None)
                 waiting = list(self._questions)
                 for at in range(len(said) + 1):
                     while waiting and waiting[0].after == at:
@@ -168,6 +180,14 @@ class _Conversation:
                 error = f"strategy {row.name} failed at question {question.name}: {type(problem).__name__}: {problem}"
                 self._failed.add(cell)
             took = (time.perf_counter() - begun) * 1000
+            scores = None
+            if self._answers is not None and question.answers and error is None:
+                try:
+                    scores = scored(question, answered_by(self._answers, context, MOST_TOKENS)) if context else Scores(0.0, 0.0, 0.0)
+                except Exception as problem:  # noqa: BLE001  # as above: it may be a stranger's backend
+                    failed = f"{self._answers.name} failed with {row.name} at question {question.name}"
+                    error = f"{failed}: {type(problem).__name__}: {problem}"
+                    self._failed.add(cell)
             self._outcomes[cell].append(
                 Outcome(
                     question=question.name,
@@ -182,6 +202,9 @@ class _Conversation:
                     rows=len(rows.seen.union(*(pick.seqs for pick in context.picks if pick.kind == "entries"))) if context else 0,
                     cannot_fit=cannot_fit,
                     error=error,
+                    answer_f1=scores.f1 if scores else None,
+                    answer_em=scores.exact if scores else None,
+                    answer_contains=scores.contains if scores else None,
                 )
             )
 

@@ -40,6 +40,7 @@ def summarise(plan: Plan, ran: Sequence[Ran]) -> dict[str, object]:
             "strategies": [row.name for row in plan.strategies],
             "budgets": list(plan.budgets),
             "oracle": plan.oracle,
+            "answers": plan.answers.name if plan.answers else None,
         },
         "tasks": {each.task.name: _task(each) for each in ran},
         "cells": [_cell(each, row, budget, plan.seed) for each in ran for row in _rows(plan) for budget in plan.budgets],
@@ -105,6 +106,9 @@ def _quality(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
         "evidence_recall": _mean(_share(one) for one in judged),
         "all_evidence": _mean(all(one.kept) for one in judged),
         "answer_coverage": _mean(one.answered for one in outcomes if one.answered is not None),
+        "answer_f1": _mean(one.answer_f1 for one in outcomes if one.answer_f1 is not None),
+        "answer_em": _mean(one.answer_em for one in outcomes if one.answer_em is not None),
+        "answer_contains": _mean(one.answer_contains for one in outcomes if one.answer_contains is not None),
     }
 
 
