@@ -23,7 +23,7 @@ ABOUT = {
     "evidence_recall": "Of a question's gold messages, the share that stands in the context; mean over questions.",
     "all_evidence": "The share of questions whose gold messages all stand in the context.",
     "answer_coverage": "The share of questions with an answer string that stands in the context, word for word.",
-    "answer_f1": "F1 of the words that a model's reply and a known answer share; mean over questions with one. Only where a model was asked.",
+    "answer_f1": "F1 of the words that a model's reply and a known answer share; mean over questions. Only where a model was asked.",
     "answer_em": "The share of replies that are a known answer, but for case, punctuation and articles.",
     "answer_contains": "The share of replies in which a known answer stands, compared likewise.",
     "recall@k": "The share of gold messages among the first k that the strategy ranked; only where it ranks.",
