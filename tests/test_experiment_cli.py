@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from threadkeep.cli import app
 from threadkeep.experiments.cli import Bars
 
+DOCS = Path(__file__).parent.parent / "docs" / "experiments.md"
 MINE = """
 from __future__ import annotations
 
@@ -124,6 +126,18 @@ def test_a_strangers_strategy_is_run_out_of_its_file(terminal: Terminal) -> None
     cell = cells_of(terminal.results())["my_strategy.py:Beginning(first=3)"]
     assert cell["error"] is None
     assert 0 < cell["tokens"] < 1024  # type: ignore[operator]  # JSON
+
+
+def test_the_strategy_that_the_docs_show_runs_as_they_say(terminal: Terminal) -> None:
+    page = DOCS.read_text()
+    [code] = re.findall(r"```python\n(.*?class WithNumbers.*?)```", page, re.DOTALL)
+    [command] = re.findall(r"^threadkeep experiment (.*my_strategy.py.*)$", page, re.MULTILINE)
+    (terminal.folder / "my_strategy.py").write_text(code)
+
+    terminal.run(*shlex.split(command), "--budget", "1024", "--tokens", "10000")
+
+    cells = cells_of(terminal.results("mine"))
+    assert cells["my_strategy.py:WithNumbers(longest=100)"]["evidence_recall"] > cells["LastMessages"]["evidence_recall"]  # type: ignore[operator]  # JSON
 
 
 def test_a_broken_strategy_is_named_with_its_question_and_the_others_finish(terminal: Terminal) -> None:
