@@ -1,10 +1,11 @@
 """A model's answers and their scores: SQuAD's rules, LoCoMo's parts, and an answer asked for within its budget."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from threadkeep import BackendError, Budget, Context, InvalidSetting, Memory, Message, ScriptedBackend
+from threadkeep import Backend, BackendError, Budget, Context, InvalidSetting, LlamaCpp, Memory, Message, ScriptedBackend
 from threadkeep.experiments.answers import answered_by, contains_answer, exact_match, normalised, parts_f1, scored, token_f1
 from threadkeep.experiments.base import Conversation, Dataset, Question, Said
 from threadkeep.experiments.named import named
@@ -129,7 +130,7 @@ def truthful(context: Context) -> str:
     return "The rain" if "rains" in told else "I do not know."
 
 
-def farm(folder: Path, backend: ScriptedBackend | None, *, budgets: tuple[int, ...] = (150, 1000)) -> Plan:
+def farm(folder: Path, backend: Backend | None, *, budgets: tuple[int, ...] = (150, 1000)) -> Plan:
     return Plan([(Farm(), None)], [named("LastMessages")], budgets, folder, answers=backend)
 
 
@@ -190,3 +191,18 @@ def test_a_model_that_fails_is_named_with_the_strategy_and_the_question(tmp_path
 def test_a_model_whose_window_is_too_small_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="scripted has a window of 1000 tokens: too small for a context of 1000 and an answer of 64"):
         farm(tmp_path, ScriptedBackend(truthful, window=1000))
+
+
+@pytest.mark.model
+def test_a_bundled_model_answers_the_same_each_time(tmp_path: Path) -> None:
+    backend = LlamaCpp("smollm2-135m", window=1280, parallel=1, temperature=0, seed=1, threads=1)
+    try:
+        first, second = (
+            cells_of(replace(farm(tmp_path / name, backend, budgets=(1000,)), oracle=False))["LastMessages", 1000]
+            for name in ("first", "second")
+        )
+    finally:
+        backend.close()
+    assert first.error is None
+    assert first.answer_contains is not None
+    assert (first.answer_f1, first.answer_em, first.answer_contains) == (second.answer_f1, second.answer_em, second.answer_contains)
