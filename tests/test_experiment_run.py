@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from threadkeep import Budget, History, InvalidSetting, Message, Pick, TiktokenCounter
+from threadkeep import BackendError, Budget, Context, History, InvalidSetting, Message, Pick, ScriptedBackend, TiktokenCounter
 from threadkeep.experiments import cells as cells_file
 from threadkeep.experiments import run as run_file
 from threadkeep.experiments.base import Conversation, Dataset, DatasetError, Question, Said
@@ -214,6 +214,55 @@ def test_only_the_newest_user_messages_of_the_first_conversation_are_replayed(tm
     monkeypatch.setattr(run_file, "REPLAYED", 1)
     cell = row(results(plan(tmp_path)), "SlidingWindow")
     assert cell["prefix_reuse"] is None, "one context has none before it"
+
+
+# ---- a model's answers ----
+
+
+def test_a_backend_answers_from_every_context_and_is_scored(tmp_path: Path) -> None:
+    def reply(context: Context) -> str:
+        text = str(context.messages)
+        return "Tom" if "called Tom" in text else "Rex, he said" if "Rex" in text else "Paris"
+
+    found = results(plan(tmp_path, named("BM25Turns"), Named("nothing", Spy()), budgets=(80,), answers=ScriptedBackend(reply)))
+    oracle, nothing = row(found, "oracle", 80), row(found, "nothing", 80)
+    assert (oracle["answer_em"], oracle["answer_f1"], oracle["answer_contains"]) == (0.25, 0.375, 0.5)
+    assert nothing["answer_em"] == 0
+    assert found["settings"]["answers"] == "scripted"
+    assert row(results(plan(tmp_path / "alone", budgets=(80,))), "oracle", 80)["answer_f1"] is None
+
+
+def test_what_the_model_is_told_to_do_is_no_answer(tmp_path: Path) -> None:
+    asked = [Question("q", "ada", "What is my cat called?", 10, (0,), ("as few words as possible",))]
+    made = plan(
+        tmp_path, Named("nothing", Spy()), dataset=replace(small(), questions=asked), answers=ScriptedBackend(lambda context: "Tom")
+    )
+    assert row(results(made), "nothing")["answer_coverage"] == 0
+
+
+def test_a_question_that_does_not_fit_scores_nothing_and_one_without_answers_is_not_put_to_the_model(tmp_path: Path) -> None:
+    dataset = replace(small(), questions=[small().questions[0], Question("open", "bob", "How are you?", 11)])
+    found = results(plan(tmp_path, dataset=dataset, budgets=(8,), answers=ScriptedBackend(["never asked"])))
+    assert (row(found, "oracle", 8)["cannot_fit"], row(found, "oracle", 8)["answer_f1"], row(found, "oracle", 8)["questions"]) == (2, 0, 2)
+
+
+def test_a_question_without_evidence_is_scored_by_its_answer_alone(tmp_path: Path) -> None:
+    bare = replace(small(), questions=[replace(question, gold=()) for question in small().questions])
+    found = row(results(plan(tmp_path, dataset=bare, answers=ScriptedBackend(lambda context: "Tom"))), "BM25Turns")
+    assert (found["evidence_recall"], found["answer_coverage"], found["answer_em"]) == (None, 1, 0.25)
+
+
+def test_a_backend_that_fails_is_named_and_its_cells_are_run_again(tmp_path: Path) -> None:
+    broken = ScriptedBackend([BackendError("no more"), *["Tom"] * 3])
+    found = results(plan(tmp_path, named("BM25Turns"), oracle=False, answers=broken))
+    assert row(found, "BM25Turns")["error"] == "scripted failed with BM25Turns at question cat: BackendError: no more"
+    found = results(plan(tmp_path, named("BM25Turns"), oracle=False, answers=ScriptedBackend(["Tom"])))
+    assert (row(found, "BM25Turns")["error"], row(found, "BM25Turns")["questions"]) == (None, 4), "bob's were answered before"
+
+
+def test_a_model_with_too_small_a_window_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match="scripted has a window of 100 tokens: too small for a context of 60"):
+        plan(tmp_path, answers=ScriptedBackend(["Tom"], window=100))
 
 
 # ---- what fails ----

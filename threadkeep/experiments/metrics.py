@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from threadkeep import Context
+from threadkeep.experiments.answers import INSTRUCTIONS
 
 RANKS = (1, 5, 10)
 """The k of recall@k; NDCG is taken at the largest."""
@@ -122,6 +123,6 @@ def words(text: str) -> list[str]:
 
 
 def _shown(context: Context, question: str) -> str:
-    """All text of the context but the question that ends it; what a profile joined with the question stays."""
+    """All text of the context but what a run adds: its instructions, and the question at the end, even where it was joined with others."""
     *before, last = (message.text for message in context.typed_messages())
-    return "\n".join([*before, last.removesuffix(question)])
+    return "\n".join([*before, last.removesuffix(question)]).replace(INSTRUCTIONS, "")

@@ -158,22 +158,11 @@ def _comparisons(plan: Plan, ran: Ran) -> list[dict[str, object]]:
         found = {row.name: _outcomes(ran, row.name, budget) for row in plan.strategies}
         scores = {name: _scores(outcomes) for name, outcomes in found.items() if not any(one.error for one in outcomes)}
         for a, b in combinations([name for name, shares in scores.items() if shares], 2):
-            shared = sorted(scores[a].keys() & scores[b].keys())
-            if shared:
-                differences = np.array([scores[a][key] - scores[b][key] for key in shared])
-                low, high = interval(differences, plan.seed)
-                made.append(
-                    {
-                        "task": ran.task.name,
-                        "budget": budget,
-                        "a": a,
-                        "b": b,
-                        "metric": "evidence_recall",
-                        "difference": round(float(differences.mean()), 6),
-                        "low": low,
-                        "high": high,
-                    }
-                )
+            differences = np.array([share - scores[b][question] for question, share in sorted(scores[a].items())])
+            low, high = interval(differences, plan.seed)
+            difference = round(float(differences.mean()), 6)
+            names = {"task": ran.task.name, "budget": budget, "a": a, "b": b, "metric": "evidence_recall"}
+            made.append({**names, "difference": difference, "low": low, "high": high})
     return made
 
 
