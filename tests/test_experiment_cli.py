@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from threadkeep import ScriptedBackend
 from threadkeep.cli import app
 from threadkeep.experiments.cli import Bars
 
@@ -173,6 +174,24 @@ def test_a_changed_strategy_is_run_again_by_the_same_command(terminal: Terminal)
     terminal.planted("--strategy", "my_strategy.py:Beginning")
 
     assert cells_of(terminal.results())["my_strategy.py:Beginning"]["tokens"] > before  # type: ignore[operator]  # JSON
+
+
+def test_a_model_answers_from_every_context_and_is_scored(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, int, float]] = []
+
+    def open_backend(console: object, model: str, window: int, cache: Path | None, *, temperature: float) -> ScriptedBackend:
+        opened.append((model, window, temperature))
+        return ScriptedBackend(lambda context: "Walnuts!", window=window)
+
+    monkeypatch.setattr("threadkeep.experiments.cli.open_backend", open_backend)
+
+    terminal.run(
+        "run", "--task", f"locomo={terminal.chats()}", "--strategy", "LastMessages", "--budget", "256", "--answers", "any", "--out", "out"
+    )
+
+    cell = cells_of(terminal.results())["LastMessages"]
+    assert (cell["answer_f1"], cell["answer_em"], cell["answer_contains"]) == (0.5, 0.5, 0.5)
+    assert opened == [("any", 448, 0)]
 
 
 def test_the_same_command_twice_gives_the_same_bytes_but_for_times(terminal: Terminal) -> None:

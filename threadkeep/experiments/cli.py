@@ -1,7 +1,7 @@
 """The command line of experiments: what is run is asked for by name, and a run that was interrupted goes on."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from threadkeep import InvalidSetting, MissingExtra
 from threadkeep.experiments.base import ORACLE, Task
+from threadkeep.terminal.opening import open_backend
 from threadkeep.terminal.screen import line, open_console
 
 if TYPE_CHECKING:
@@ -67,6 +68,13 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Of made-up conversations, and of the intervals.")] = 0,
     oracle: Annotated[bool, typer.Option("--oracle/--no-oracle", help="Also what a perfect choice would reach.")] = True,
     tokens: Annotated[int, typer.Option(help="How long the planted conversation is.")] = 20_000,
+    answers: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A model that answers from every context, and is scored.", show_default="none is asked"),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(envvar="THREADKEEP_CACHE", help="The folder of fetched models.", show_default="the user's cache")
+    ] = None,
 ) -> None:
     """Run strategies at budgets on tasks. The same command again goes on where it was interrupted."""
     summarise = _summarise()  # what is not installed is said before anything runs
@@ -76,6 +84,7 @@ def run(
     from threadkeep.experiments.run import Plan
     from threadkeep.experiments.run import run as run_plan
 
+    messages = open_console(stderr=True)
     plan = Plan(
         tasks=_tasks(task, data, tokens, seed),
         strategies=[named(text) for text in strategy or STRATEGIES],
@@ -84,10 +93,14 @@ def run(
         seed=seed,
         oracle=oracle,
     )
-    messages = open_console(stderr=True)
+    bars = Bars(messages)
     try:
-        bars = Bars(messages)
-        with bars.progress:
+        with ExitStack() as opened:
+            if answers is not None:
+                model = open_backend(messages, answers, _window_for(plan.budgets), cache, temperature=0)
+                opened.enter_context(closing(model))
+                plan = replace(plan, answers=model)
+            opened.enter_context(bars.progress)
             ran = run_plan(plan, bars.told)
     except KeyboardInterrupt:
         messages.print(Text(f"Interrupted. What is finished is kept in {out}: give the same command again to go on."), soft_wrap=True)
@@ -153,6 +166,13 @@ def report(
 def _turned(one: "Comparison", a: str, b: str) -> "Comparison":
     """The same comparison, told as A above B."""
     return one if one.a == a else replace(one, a=a, b=b, difference=-one.difference, low=-one.high, high=-one.low)
+
+
+def _window_for(budgets: Sequence[int]) -> int:
+    """A window that holds any context and its answer, though the model may take more tokens for a text than o200k_base does."""
+    from threadkeep.experiments.answers import MOST_TOKENS
+
+    return max(budgets) * 3 // 2 + MOST_TOKENS
 
 
 class Bars:
