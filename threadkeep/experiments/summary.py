@@ -106,9 +106,9 @@ def _quality(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
         "evidence_recall": _mean(_share(one) for one in judged),
         "all_evidence": _mean(all(one.kept) for one in judged),
         "answer_coverage": _mean(one.answered for one in outcomes if one.answered is not None),
-        "answer_f1": _mean(one.answer_f1 for one in judged if one.answer_f1 is not None),
-        "answer_em": _mean(one.answer_em for one in judged if one.answer_em is not None),
-        "answer_contains": _mean(one.answer_contains for one in judged if one.answer_contains is not None),
+        "answer_f1": _mean(one.answer_f1 for one in outcomes if one.answer_f1 is not None),
+        "answer_em": _mean(one.answer_em for one in outcomes if one.answer_em is not None),
+        "answer_contains": _mean(one.answer_contains for one in outcomes if one.answer_contains is not None),
     }
 
 
