@@ -135,7 +135,7 @@ def test_figures_are_kept_by_category_and_by_age(tmp_path: Path) -> None:
 def test_a_question_is_asked_once_its_moment_has_come(tmp_path: Path) -> None:
     spy = Spy()
     results(plan(tmp_path, Named("spy", spy), budgets=(20,)))
-    assert spy.heads[-3:] == [3, 12, 12], "of bob, the messages said until then, and the question"
+    assert spy.heads[-5:] == [3, 3, 12, 12, 12], "of bob, the messages said until then, and the question; each log's first one twice"
 
 
 def test_a_question_before_the_first_message_is_asked_of_nothing(tmp_path: Path) -> None:

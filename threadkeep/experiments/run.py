@@ -21,7 +21,6 @@ from threadkeep import (
     Pick,
     Session,
     Strategy,
-    ThreadkeepError,
     TiktokenCounter,
 )
 from threadkeep.experiments.answers import INSTRUCTIONS, MOST_TOKENS, Scores, answered_by, scored
@@ -134,6 +133,7 @@ class _Conversation:
         self._wanted = [(row, cell) for row, cell in wanted if cell not in cells]
         self._outcomes: dict[Cell, list[Outcome]] = {cell: [] for _, cell in self._wanted}
         self._failed: set[Cell] = set()
+        self._warm_at: dict[str, int] = {}
         self._replays: dict[Cell, _Replay] = {}
 
     def run(self, *, replay: bool) -> None:
@@ -164,12 +164,12 @@ class _Conversation:
         gold = [(at + 1, self._conversation.said[at].message.text) for at in question.gold]
         seqs = tuple(seq for seq, _ in gold)
         ages = tuple(at / max(1, question.after - 1) for at in question.gold)
-        with suppress(ThreadkeepError):  # the first of many strategies would be timed while the database's pages are read
-            session.context(question.text, budget=Budget(min(cell.budget for _, cell in self._wanted)))
         for row, cell in self._wanted:
             if cell in self._failed:
                 continue
-            rows = _Rows(_Gold(seqs) if row.name == ORACLE else row.strategy)
+            strategy = _Gold(seqs) if row.name == ORACLE else row.strategy
+            self._warm(session, question, row.name, strategy, Budget(cell.budget))
+            rows = _Rows(strategy)
             begun = time.perf_counter()
             context, error, cannot_fit = None, None, False
             try:
@@ -207,6 +207,13 @@ class _Conversation:
                     answer_contains=scores.contains if scores else None,
                 )
             )
+
+    def _warm(self, session: Session, question: Question, name: str, strategy: Strategy, budget: Budget) -> None:
+        """Ask once untimed where the log has grown: pages of the database and words of new messages are read once for all budgets."""
+        if self._warm_at.get(name) != question.after:
+            self._warm_at[name] = question.after
+            with suppress(Exception):  # the timed call meets it again
+                session.context(question.text, strategy=strategy, budget=budget)
 
     def _replay(self, session: Session, message: Message, counter: TiktokenCounter) -> None:
         """The context that this user message would have got, compared with that of the user message before."""
