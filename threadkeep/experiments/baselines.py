@@ -52,7 +52,7 @@ class RandomMessages:
 class BM25Turns:
     """The messages that BM25 ranks first (Robertson and Zaragoza, 2009), as many as fit."""
 
-    k1: float = 1.5
+    k1: float = 1.2
     b: float = 0.75
     neighbours: int = 0
     """How many messages on each side a hit brings along."""
@@ -74,7 +74,7 @@ class BM25Turns:
 class BM25Sittings:
     """Whole sittings, those that BM25 ranks first."""
 
-    k1: float = 1.5
+    k1: float = 1.2
     b: float = 0.75
 
     def __post_init__(self) -> None:
