@@ -203,6 +203,7 @@ def _start(settings: Settings, key: str) -> _Server:
     wanted.warmup = False
     wanted.ui = False
     wanted.verbosity = -1  # silent
+    wanted.cpuparams.poll = wanted.cpuparams_batch.poll = 0  # threads that spin between two tokens take the cores from everything else
     wanted.hostnames, wanted.port, wanted.api_keys = ["127.0.0.1"], 0, [key]
     if settings.threads is not None:
         wanted.cpuparams.n_threads = wanted.cpuparams_batch.n_threads = settings.threads
