@@ -46,7 +46,10 @@ class Memory:
         counter: TokenCounter | None = None,
         instructions: str | None = None,
     ) -> None:
-        self._setup = make_setup(store, backend, strategy, budget, counter, instructions)
+        if not isinstance(store, str | URL | Engine | SQLStore):
+            raise InvalidSetting(f"store={store!r:.80}: a database URL, an SQLAlchemy engine or an SQLStore")
+        kept = store if isinstance(store, SQLStore) else SQLStore(store)
+        self._setup = Setup(kept, backend, strategy, budget, counter, instructions)
 
     def __enter__(self) -> Self:
         return self
@@ -79,17 +82,3 @@ class Memory:
     def close(self) -> None:
         """Let go of the bundled model and of the connections made here; what was handed in stays open. Calling it twice is fine."""
         self._setup.close()
-
-
-def make_setup(
-    store: str | URL | Engine | SQLStore,
-    backend: Backend | None,
-    strategy: Strategy | None,
-    budget: Budget | None,
-    counter: TokenCounter | None,
-    instructions: str | None,
-) -> Setup:
-    """The parts of a memory, sync or async."""
-    if not isinstance(store, str | URL | Engine | SQLStore):
-        raise InvalidSetting(f"store={store!r:.80}: a database URL, an SQLAlchemy engine or an SQLStore")
-    return Setup(store if isinstance(store, SQLStore) else SQLStore(store), backend, strategy, budget, counter, instructions)

@@ -18,10 +18,6 @@ class Shown(NamedTuple):
     tokens: int | None = None
     """What it costs so, by the session's own counts; None: to be counted."""
 
-    @property
-    def clipped(self) -> bool:
-        return self.keep is not None
-
 
 def whole(entry: Entry, counted: bool) -> Shown:
     """An entry in full."""
