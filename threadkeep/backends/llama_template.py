@@ -19,7 +19,21 @@ from threadkeep.memory.message import JSON, Message
 
 Kind: TypeAlias = Literal["system", "user", "assistant", "calls", "tool"]
 PLAIN: tuple[Kind, ...] = ("system", "user", "assistant")
-AWKWARD = ["", " ", "\n", "\n\nx\n\n", "  a \n", "123", "é🙂", "</think>x", "<think>\nq\n</think>\n\nz", '{"a": 1}', "x" * 50, "?!\n"]
+AWKWARD = [
+    "",
+    " ",
+    "\n",
+    "\n\nx\n\n",
+    "  a \n",
+    "123",
+    "é🙂",
+    "</think>x",
+    "<think>\nq\n</think>\n\nz",
+    "<tool_response>",
+    '{"a": 1}',
+    "x" * 50,
+    "?!\n",
+]
 PROBE_TOOL = {
     "type": "function",
     "function": {
@@ -60,6 +74,7 @@ class Template:
     special: tuple[str, ...]
     _starts: dict[Kind, int] = field(default_factory=dict)
     _alone: dict[Kind, str] = field(default_factory=dict)
+    _around: dict[Kind, tuple[str, str] | None] = field(default_factory=dict)
     _heads: dict[tuple[str | None, str], int | None] = field(default_factory=dict)
 
     def tokens(self, messages: Sequence[JSON], tools: Sequence[JSON] | None = None, response_format: JSON | None = None) -> int:
@@ -191,7 +206,7 @@ class Template:
         start = [probe("user"), probe("assistant")]
         try:
             together = self.tokens([*start, *(message for _, message in messages)])
-            return together == self.tokens(start) + sum(self.added(message, role) for role, message in messages)
+            return together == self.tokens(start) + sum(self._added(message, role) for role, message in messages)
         except BackendError:
             return False
 
@@ -201,6 +216,28 @@ class Template:
         Raises:
             BackendError: the template refuses it.
         """
+        written = self.wire.messages([message])[0]
+        around = self._written_around(kind) if self.pairs and written.keys() == {"role", "content"} else None
+        if around is None:
+            return self._added(message, kind)
+        return self._tokenized(around[0] + str(written["content"]) + around[1])
+
+    def _written_around(self, kind: Kind) -> tuple[str, str] | None:
+        """What stands before and after a message's text, where the template writes the text as it is; None elsewhere.
+
+        To tokenize that asks a quarter of the time of having the whole written by the template.
+        """
+        if kind not in self._around:
+            before, word, after = (self._fragment(self._before(kind), kind, None) or "").partition("qzword")
+            sound = bool(word) and kind in PLAIN and bool(self._before(kind))
+            literal = sound and all(self._counts_alike(kind, before, text, after) for text in AWKWARD)
+            self._around[kind] = (before, after) if literal else None
+        return self._around[kind]
+
+    def _counts_alike(self, kind: Kind, before: str, text: str, after: str) -> bool:
+        return self._tokenized(before + self.wire.neutral(text) + after) == self._added(probe(kind, text), kind)
+
+    def _added(self, message: JSON, kind: Kind) -> int:
         start = self._before(kind)
         if not start:  # a system message that must come first, with a user's after it
             return self.tokens([message, probe("user")]) - self.tokens([probe("user")])
@@ -210,7 +247,10 @@ class Template:
 
     def words(self, text: str) -> int:
         """Tokens of a text alone, outside of any template."""
-        tokens = self.engine.ask("/tokenize", {"content": self.wire.neutral(text), "parse_special": True})["tokens"]
+        return self._tokenized(self.wire.neutral(text))
+
+    def _tokenized(self, text: str) -> int:
+        tokens = self.engine.ask("/tokenize", {"content": text, "parse_special": True})["tokens"]
         return len(tokens) if isinstance(tokens, list) else 0
 
     def _before(self, kind: Kind) -> list[JSON]:
