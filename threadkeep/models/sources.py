@@ -176,7 +176,8 @@ def _member(wheel: zipfile.ZipFile, member: str) -> Iterator[IO[bytes] | gzip.Gz
 
 def _bytes_under(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # pip moves files while they are looked at
-            total += path.stat().st_size
+    for place, _, names in os.walk(folder):  # passes over what pip removes while it is looked at
+        for name in names:
+            with suppress(OSError):
+                total += Path(place, name).stat().st_size
     return total
