@@ -1,11 +1,12 @@
 """What a strategy sees of a session: entries, and a read-only view of the log at one point."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from threadkeep.memory.index import Index, Scope
 from threadkeep.memory.message import JSON, Message
 
 Status: TypeAlias = Literal["complete", "interrupted", "late", "erased"]
@@ -104,12 +105,33 @@ class Head:
     """How many system messages the log begins with: they count as instructions."""
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What upkeep wrote about a run of entries, first and last included. Written once, never changed."""
+
+    level: int
+    """1 stands for entries, n + 1 for summaries of level n."""
+    first: int
+    last: int
+    text: str
+    tokens: int
+    """What it costs as a message."""
+    source: str
+    """What wrote it."""
+    made_at: int = 0
+    """The log's last seq when it was stored: only later turns see it."""
+
+
 class History(Protocol):
     """A read-only, lazy view of one session at one point; all that a strategy ever sees.
 
     Entries come in the order of their seqs. Every method reads rows in proportion to what it returns. Late results and the leading
     system messages are the assembler's business and come only from `entries`, when asked for by seq.
     """
+
+    @property
+    def shown(self) -> frozenset[int]:
+        """The seqs that parts of a composition before this one have picked."""
 
     @property
     def head(self) -> Head:
@@ -137,3 +159,26 @@ class History(Protocol):
 
     def pinned(self) -> Sequence[Entry]:
         """The pinned entries."""
+
+    def matching(
+        self,
+        *,
+        roles: Collection[str] = (),
+        tags: Collection[str] = (),
+        importance: float | None = None,
+        before: int,
+        limit: int,
+    ) -> Sequence[Entry]:
+        """The newest `limit` entries before a seq that have one of these roles, one of these tags, and at least this importance.
+
+        What is left away is not asked for. Tags and importances are those of the metadata that an entry was appended with.
+        """
+
+    def summaries(self, recipe: str, *, level: int | None = None, newest: int | None = None) -> Sequence[Summary]:
+        """What upkeep stored under this recipe before the live user message, by level and first seq.
+
+        With `level`, of that level alone; with `newest`, the last so many in this order, and no more are read.
+        """
+
+    def index(self, scope: Scope = "session") -> Index:
+        """What can be recalled. It reads what was added since this process last looked, the first time all of it."""

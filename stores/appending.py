@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
+from threadkeep.memory.analysis import ANALYSER
 from threadkeep.memory.clipping import CLIP_TOKENS
 from threadkeep.memory.errors import KeyReused
 from threadkeep.memory.history import Entry, Head
 from threadkeep.memory.log import follow
 from threadkeep.stores import queries
-from threadkeep.stores.analysis import ANALYSER
 from threadkeep.stores.history import entry_of
 from threadkeep.stores.queries import Segment, SessionRow
 from threadkeep.stores.rows import Prepared, digest, now_us
+from threadkeep.stores.selecting import add_marks
 
 MAIN = "main"
 """The name of a session's first branch."""
@@ -134,7 +135,18 @@ def append(connection: Connection, session: SessionRow, prepared: Sequence[Prepa
         for one, entry in zip(prepared, entries, strict=True)
         for term, frequency in one.terms.items()
     ]
-    queries.add_entries(connection, rows, term_rows)
+    vector_rows = [
+        {**owned, "seq": entry.seq, "model": one.vector.model, "vector": one.vector.stored}
+        for one, entry in zip(prepared, entries, strict=True)
+        if one.vector is not None
+    ]
+    queries.add_entries(connection, rows, term_rows, vector_rows)
+    made = list(zip(prepared, entries, strict=True))
+    add_marks(
+        connection,
+        [{**owned, "tag": tag, "seq": entry.seq} for one, entry in made for tag in one.tags],
+        [{**owned, "seq": entry.seq, "importance": one.importance} for one, entry in made if one.importance is not None],
+    )
     queries.move_head(connection, session, head, now)
     last = session.segments[-1]
     segments = (*session.segments[:-1], Segment(last.branch_id, last.first, head.seq, head.shown_tokens))

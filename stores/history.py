@@ -1,30 +1,69 @@
 """A session's history, read from the database as a strategy asks for it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import Connection
 
-from threadkeep.memory.history import Entry, Head
+from threadkeep.memory.errors import InvalidSetting
+from threadkeep.memory.history import Entry, Head, Summary
+from threadkeep.memory.index import Index, Scope
 from threadkeep.memory.log import Place, follow
-from threadkeep.stores import queries
+from threadkeep.stores import index_queries, queries
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared, now_us
+from threadkeep.stores.selecting import Wanted, newest_matching
+from threadkeep.stores.summary_queries import summaries_before
+from threadkeep.stores.vector_queries import find_vector
+
+if TYPE_CHECKING:
+    from threadkeep.stores.index_plan import Plan
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who reads a history, and what of it: as far as an index asks."""
+
+    database: object
+    """Stands for the database, wherever something read from it is remembered."""
+    owner_id: int | None
+    """None: an owner without sessions."""
+    name: str
+    """The session's, which may not exist yet."""
+    model: str | None = None
+    """The embedder whose vectors are read."""
 
 
 class SQLHistory:
     """One session at one point, with a message that is only supposed to come next where one is given."""
 
-    def __init__(self, connection: Connection, session: SessionRow | None, supposed: Prepared | None = None) -> None:
+    def __init__(
+        self, connection: Connection, session: SessionRow | None, supposed: Prepared | None = None, asker: Asker | None = None
+    ) -> None:
         self._connection = connection
         self._session = session
         self._stored = session.head if session else Head()
         self.head = self._stored
         self._supposed: tuple[Entry, ...] = ()
+        self._supposed_as = supposed
+        self._asker = asker
+        self._indexes: dict[Scope, Index] = {}
         if supposed is not None:
             place, self.head = follow(self._stored, supposed.message, supposed.tokens, supposed.shown_tokens)
             self._supposed = (entry_of(supposed, place, now_us()),)
         self._seen = {entry.seq: entry for entry in self._supposed}
+        self._summaries_before = self.head.turn_seq
+
+    @classmethod
+    def for_upkeep(cls, connection: Connection, session: SessionRow) -> Self:
+        """With all summaries, those too that no turn has seen yet."""
+        made = cls(connection, session)
+        made._summaries_before = session.head.seq + 1
+        return made
+
+    shown: frozenset[int] = frozenset()
 
     @property
     def tokens(self) -> int:
@@ -71,6 +110,75 @@ class SQLHistory:
         if self._session is None:
             return ()
         return self.entries(queries.pinned_seqs(self._connection, self._session, self.head.seq))
+
+    def matching(
+        self,
+        *,
+        roles: Collection[str] = (),
+        tags: Collection[str] = (),
+        importance: float | None = None,
+        before: int,
+        limit: int,
+    ) -> Sequence[Entry]:
+        wanted = Wanted(roles, tags, importance)
+        one = self._supposed_as
+        found = [entry for entry in self._supposed if one and wanted.matches(one.message.role, one.tags, one.importance)]
+        found = [entry for entry in found if entry.seq < before and entry.status != "late"][:limit]
+        while self._session and len(found) < limit:
+            seqs = newest_matching(self._connection, self._session, wanted, before, limit - len(found))
+            if not seqs:
+                break
+            shown = (entry for entry in self.entries(seqs) if entry.seq > self.head.leading and entry.status not in ("late", "erased"))
+            found.extend(shown)
+            before = seqs[-1]
+        return sorted(found)
+
+    def summaries(self, recipe: str, *, level: int | None = None, newest: int | None = None) -> Sequence[Summary]:
+        if self._session is None:
+            return ()
+        return summaries_before(self._connection, self._session, recipe, self._summaries_before, level=level, newest=newest)
+
+    def index(self, scope: Scope = "session") -> Index:
+        if scope not in ("session", "owner"):
+            raise InvalidSetting(f"index(scope={scope!r}): 'session' or 'owner'")
+        if scope not in self._indexes:
+            self._indexes[scope] = self._index(scope)
+        return self._indexes[scope]
+
+    def _index(self, scope: Scope) -> Index:
+        from threadkeep.stores.index import Asked  # numpy is slow to import
+        from threadkeep.stores.index_cache import cache
+
+        asker = self._asker
+        if asker is None:
+            raise InvalidSetting("this history is read by upkeep, which recalls nothing")
+        live = self.live
+        before_us = live.created_us if scope == "owner" and live else None
+        query = self._query(live, asker.model) if live and asker.model else None
+        asked = Asked(self._plan(asker, scope), asker.model, before_us, query)
+        branch_id = self._session.branch_id if self._session and scope == "session" else None
+        key = (asker.database, scope, asker.owner_id, branch_id, asker.model)
+        held = cache.hold(key)
+        made = held.index(self._connection, asked, self.entries)
+        cache.weigh(key, held)
+        return made
+
+    def _plan(self, asker: Asker, scope: Scope) -> "Plan":
+        from threadkeep.stores import index_plan
+
+        upto = min(self._stored.seq, self.head.turn_seq - 1) if self.head.turn_seq else self._stored.seq
+        if scope == "session" and self._session is not None:
+            return index_plan.of_session(self._session, upto)
+        if scope == "session" or asker.owner_id is None:
+            return index_plan.Plan(0, (asker.name,), (), 0)
+        sessions = index_queries.owner_sessions(self._connection, asker.owner_id)
+        return index_plan.of_owner(asker.owner_id, asker.name, self._session, upto, sessions)
+
+    def _query(self, live: Entry, model: str) -> bytes | None:
+        """The live message's vector."""
+        if live.seq > self._stored.seq:
+            return self._supposed_as.vector.stored if self._supposed_as and self._supposed_as.vector else None
+        return find_vector(self._connection, self._session, model, live.seq) if self._session else None
 
 
 def entry_of(prepared: Prepared, place: Place, now: int, key: str | None = None) -> Entry:

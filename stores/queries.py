@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
 
 from threadkeep.memory.history import Entry, Head, moment
-from threadkeep.stores.schema import branches, messages, metadata, owners, pins, sessions, terms
+from threadkeep.stores.schema import branches, messages, metadata, owners, pins, sessions, terms, vectors
 
 ENTRY = tuple(
     messages.c[name]
@@ -226,10 +226,17 @@ _SHOWN = (
 _KEY = select(messages.c.seq, messages.c.key_digest).where(at(messages, "branch_id", "key"))
 
 
-def add_entries(connection: Connection, rows: Sequence[Mapping[str, object]], term_rows: Sequence[Mapping[str, object]]) -> None:
+def add_entries(
+    connection: Connection,
+    rows: Sequence[Mapping[str, object]],
+    term_rows: Sequence[Mapping[str, object]],
+    vector_rows: Sequence[Mapping[str, object]],
+) -> None:
     connection.execute(insert(messages), [dict(row) for row in rows])
     if term_rows:
         connection.execute(insert(terms), [dict(row) for row in term_rows])
+    if vector_rows:
+        connection.execute(insert(vectors), [dict(row) for row in vector_rows])
 
 
 def _read_entries(connection: Connection, statement: Select[Any], values: Mapping[str, object]) -> Iterator[Entry]:

@@ -2,21 +2,33 @@
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
+from typing import NamedTuple
 
+from threadkeep.memory.analysis import terms
 from threadkeep.memory.clipping import CLIP_TOKENS, clip, kept_characters
 from threadkeep.memory.errors import InvalidMessage
 from threadkeep.memory.history import EPOCH, Status
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.tokens import TokenCounter
-from threadkeep.stores.analysis import terms
+from threadkeep.stores.schema import TAG_LENGTH
 
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of one stored message: what MariaDB's default packet allows, rounded up to what PostgreSQL and SQLite take without care."""
+
+
+class Vector(NamedTuple):
+    """What an embedder made of a message's text."""
+
+    model: str
+    """The embedder's name."""
+    stored: bytes
+    """float16, low byte first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,10 @@ class Prepared:
     status: Status = "complete"
     created_us: int | None = None
     metadata: str | None = None
+    tags: tuple[str, ...] = ()
+    importance: float | None = None
+    vector: Vector | None = None
+    """None where it is not embedded, or not yet."""
 
 
 def prepare(
@@ -46,7 +62,7 @@ def prepare(
     """Count, clip, analyse and encode a message.
 
     Raises:
-        InvalidMessage: its metadata cannot be kept as JSON, it is too large, or its date has no zone.
+        InvalidMessage: its metadata cannot be kept as JSON, or its tags or importance are none; it is too large; its date has no zone.
     """
     if metadata is not None and not isinstance(metadata, Mapping):
         raise InvalidMessage("metadata", f"is a dict, not {metadata!r:.80}")
@@ -67,7 +83,38 @@ def prepare(
         status,
         None if created_at is None else microseconds(created_at),
         None if metadata is None else encode(dict(metadata), "metadata"),
+        read_tags((metadata or {}).get("tags", ())),
+        read_importance((metadata or {}).get("importance")),
     )
+
+
+def read_tags(given: object) -> tuple[str, ...]:
+    """Tags as they are stored, each once.
+
+    Raises:
+        InvalidMessage: it is no list of texts that a database keeps as names.
+    """
+    if not isinstance(given, list | tuple):
+        raise InvalidMessage("metadata.tags", f"is a list of short texts, not {given!r:.80}")
+    for at, tag in enumerate(given):
+        if not isinstance(tag, str) or not 0 < len(tag) <= TAG_LENGTH:
+            raise InvalidMessage(f"metadata.tags[{at}]", f"is text of 1 to {TAG_LENGTH} characters, not {tag!r:.80}")
+        if "\0" in tag or any("\ud800" <= letter <= "\udfff" for letter in tag):
+            raise InvalidMessage(f"metadata.tags[{at}]", f"{tag!r} holds a NUL or half a character, which no database keeps in a name")
+    return tuple(dict.fromkeys(given))
+
+
+def read_importance(given: object) -> float | None:
+    """An importance as it is stored; None: none was given.
+
+    Raises:
+        InvalidMessage: it is no finite number.
+    """
+    if given is None:
+        return None
+    if not isinstance(given, int | float) or isinstance(given, bool) or not abs(given) <= sys.float_info.max:  # NaN is not, either
+        raise InvalidMessage("metadata.importance", f"is a finite number, not {given!r:.80}")
+    return float(given)
 
 
 def encode(value: object, field: str = "message") -> str:

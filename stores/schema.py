@@ -4,14 +4,15 @@ Every key leads with `owner_id`, so one turn touches one partition. Times are in
 other JSON are ASCII text; names are compared byte by byte. The same on every database.
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, SmallInteger, String, Table
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, SmallInteger, String, Table
 
+from threadkeep.memory.analysis import TERM_LENGTH
 from threadkeep.stores.types import LongBytes, LongText, Name
 
 PREFIX = "threadkeep_"
 metadata = MetaData()
 NAME_LENGTH = 255
-TERM_LENGTH = 64
+TAG_LENGTH = 64
 
 
 def _owned(*, key: bool = True) -> Column[int]:
@@ -88,6 +89,7 @@ messages = Table(
     Column("metadata", LongText),
     Column("created_us", BigInteger, nullable=False),
     Index(f"ix_{PREFIX}messages_shown", "owner_id", "branch_id", "cum_shown", "seq"),
+    Index(f"ix_{PREFIX}messages_role", "owner_id", "branch_id", "role", "seq"),
     Index(f"uq_{PREFIX}messages_key", "owner_id", "branch_id", "key", unique=True),
 )
 pins = Table(
@@ -108,6 +110,24 @@ terms = Table(
     _id("seq"),
     Column("frequency", Integer, nullable=False),
     Column("length", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+tags = Table(
+    PREFIX + "tags",
+    metadata,
+    _owned(),
+    _id("branch_id"),
+    Column("tag", Name(TAG_LENGTH), primary_key=True),
+    _id("seq"),
+    sqlite_with_rowid=False,
+)
+importances = Table(
+    PREFIX + "importances",
+    metadata,
+    _owned(),
+    _id("branch_id"),
+    _id("seq"),
+    Column("importance", Float(53), nullable=False),
     sqlite_with_rowid=False,
 )
 vectors = Table(

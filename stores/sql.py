@@ -1,6 +1,8 @@
 """The store: sessions in an SQL database. Each method is one transaction."""
 
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -13,7 +15,7 @@ from threadkeep.memory.history import Entry
 from threadkeep.stores import queries, turn_queries, turns
 from threadkeep.stores.appending import Appended, append, new_id, session_for_append
 from threadkeep.stores.engine import begin_as_asked, forks, open_engine, typed_errors
-from threadkeep.stores.history import SQLHistory
+from threadkeep.stores.history import Asker, SQLHistory
 from threadkeep.stores.queries import Listed, SessionRow
 from threadkeep.stores.rows import Prepared, now_us
 from threadkeep.stores.schema import NAME_LENGTH
@@ -38,6 +40,8 @@ class SQLStore:
         self._writing = self._engine.execution_options(threadkeep_writes=True)
         self._checked = False
         self._checking = threading.Lock()
+        self._database = object()
+        weakref.finalize(self, _forget, self._database)
         if self._owns_engine:
             forks.forget(self._pool)
 
@@ -47,7 +51,8 @@ class SQLStore:
         return self._pool
 
     def close(self) -> None:
-        """Close its connections; an engine that was handed in stays open."""
+        """Close its connections, and let go of what is remembered of it; an engine that was handed in stays open."""
+        _forget(self._database)
         if self._owns_engine:
             self._pool.dispose()
 
@@ -93,19 +98,20 @@ class SQLStore:
             return queries.find_session(connection, owner, name)
 
     @contextmanager
-    def history_of(self, session: SessionRow) -> Iterator[SQLHistory]:
-        """The history up to the head that the row names, for as long as the block lasts."""
+    def history_of(self, session: SessionRow, *, model: str | None = None) -> Iterator[SQLHistory]:
+        """The history up to the head that the row names, with the vectors of this embedder, for as long as the block lasts."""
         with self.read("reading a session") as connection:
-            yield SQLHistory(connection, session)
+            yield SQLHistory(connection, session, None, Asker(self._database, session.owner_id, session.name, model))
 
     @contextmanager
     def history(
-        self, owner: str, name: str, supposed: Prepared | None = None
+        self, owner: str, name: str, supposed: Prepared | None = None, *, model: str | None = None
     ) -> Iterator[tuple[SQLHistory, SessionRow | None, TurnRow | None]]:
-        """A session's history at this moment, with its row and its newest turn, for as long as the block lasts."""
+        """A session's history at this moment, as `history_of` gives it, with its row and its newest turn."""
         with self.read("reading a session") as connection:
             session, newest = turn_queries.find_session_and_newest_turn(connection, owner, name)
-            yield SQLHistory(connection, session, supposed), session, newest
+            owner_id = session.owner_id if session else queries.find_owner(connection, owner)
+            yield SQLHistory(connection, session, supposed, Asker(self._database, owner_id, name, model)), session, newest
 
     def append(
         self,
@@ -283,8 +289,21 @@ class SQLStore:
     def _need(self, connection: Connection, owner: str, name: str, *, lock: bool = False) -> SessionRow:
         session = queries.find_session(connection, owner, name, lock=lock)
         if session is None:
-            raise NotFound(f"there is no session {name!r} of this owner: sessions() lists what there is")
+            raise unknown_session(name)
         return session
+
+
+def unknown_session(name: str) -> NotFound:
+    """The error for a session that is not there."""
+    return NotFound(f"there is no session {name!r} of this owner: sessions() lists what there is")
+
+
+def _forget(database: object) -> None:
+    """Let go of what this process remembers of a database, if it remembers any."""
+    if "threadkeep.stores.index_cache" in sys.modules:  # importing numpy only to forget would be slow
+        from threadkeep.stores.index_cache import cache
+
+        cache.forget(database)
 
 
 def check_name(name: object, what: str) -> str:

@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import snowballstemmer
 
-from threadkeep.stores.schema import TERM_LENGTH
-
 ANALYSER = 1
 """Stored with each branch: terms made by another version are made anew before they are searched."""
+TERM_LENGTH = 64
+"""Characters that are kept of a term."""
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _PIECE = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")

@@ -1,0 +1,180 @@
+"""Every statement that an index is read with: many rows, few columns, raw from the driver. As in `queries`, each names its owner.
+
+Rows of many branches come with one statement. None is asked for in an order: a database may not find that by its key.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, case, func, select
+
+from threadkeep.memory.history import Entry
+from threadkeep.memory.index import ROLES
+from threadkeep.stores.queries import ENTRY, SessionRow, at, read_session
+from threadkeep.stores.schema import branches, messages, sessions, terms, vectors
+
+NAMED = 500
+"""Branches, terms or seqs that one statement names."""
+PROBES = 2_000
+"""Places that a statement looks at which names branches and seqs: all of the ones with all of the others."""
+PAGE = 2_048
+"""Rows that are taken from the driver at a time."""
+NO_END = 2**62
+
+Row = tuple[Any, ...]  # as the driver gives it
+
+
+class Span(NamedTuple):
+    """The entries of some branches behind one seq, up to another."""
+
+    branch_ids: tuple[int, ...]
+    after: int
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry stands."""
+
+    branch_id: int
+    seq: int
+
+
+def _within(table: Table, *more: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition that a row is of a span."""
+    branch, after, upto = table.c.branch_id, table.c.seq > bindparam("b_after"), table.c.seq <= bindparam("b_upto")
+    return and_(at(table), branch.in_(bindparam("b_branches", expanding=True)), after, upto, *more)
+
+
+def _among(table: Table, *more: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition that a row is of some branches and has one of some seqs."""
+    branch, seq = table.c.branch_id, table.c.seq
+    of_branches, of_seqs = branch.in_(bindparam("b_branches", expanding=True)), seq.in_(bindparam("b_seqs", expanding=True))
+    return and_(at(table), of_branches, of_seqs, *more)
+
+
+_ROLE = case({role: number for number, role in enumerate(ROLES)}, value=messages.c.role, else_=len(ROLES))
+_COLUMNS = select(
+    *(messages.c[name] for name in "branch_id seq shown_tokens created_us group_seq".split()), _ROLE.label("role_number")
+).where(_within(messages, messages.c.status.in_(("complete", "interrupted"))))
+_OF_MODEL = vectors.c.model == bindparam("b_model")
+_VECTORS = select(vectors.c.branch_id, vectors.c.seq, vectors.c.vector).where(_within(vectors, _OF_MODEL))
+_VECTORS_AT = select(vectors.c.branch_id, vectors.c.seq, vectors.c.vector).where(_among(vectors, _OF_MODEL))
+_VECTOR_COUNTS = select(vectors.c.branch_id, func.count()).where(_within(vectors, _OF_MODEL)).group_by(vectors.c.branch_id)
+_OF_TERMS = terms.c.term.in_(bindparam("b_terms", expanding=True))
+_POSTINGS = select(terms.c.term, terms.c.branch_id, terms.c.seq, terms.c.frequency).where(_within(terms, _OF_TERMS))
+_TERM_COUNTS = select(terms.c.term, func.count()).where(_within(terms, _OF_TERMS)).group_by(terms.c.term)
+_ENTRIES_AT = select(messages.c.branch_id, *ENTRY).where(_among(messages))
+_SESSIONS = (
+    select(
+        *(sessions.c[name] for name in "owner_id id active_branch name tokenizer clip revision".split()),
+        *(branches.c[name] for name in "lineage head_seq head_tokens head_shown head_group head_turn open_calls leading".split()),
+    )
+    .join_from(sessions, branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
+    .where(at(sessions))
+)
+
+
+def owner_sessions(connection: Connection, owner_id: int) -> list[SessionRow]:
+    """All sessions of an owner, the oldest first."""
+    rows = [row for page in _pages(connection, _SESSIONS, {"b_owner_id": owner_id}) for row in page]
+    return sorted((read_session((*row[:3], _text(row[3]), _text(row[4]), *row[5:])) for row in rows), key=lambda session: session.id)
+
+
+def columns(connection: Connection, owner_id: int, span: Span) -> Iterator[list[Row]]:
+    """Branch, seq, shown tokens, time, group and the role's number of what may be recalled of a span, in pages."""
+    for branch_ids in _cut(span.branch_ids):
+        yield from _pages(connection, _COLUMNS, _bound(owner_id, span, branch_ids))
+
+
+def vectors_within(connection: Connection, owner_id: int, model: str, span: Span) -> Iterator[list[Row]]:
+    """Branch, seq and vector of a span's entries, in pages."""
+    for branch_ids in _cut(span.branch_ids):
+        yield from _pages(connection, _VECTORS, _bound(owner_id, span, branch_ids) | {"b_model": model})
+
+
+def vectors_at(connection: Connection, owner_id: int, model: str, places: Sequence[Place]) -> Iterator[list[Row]]:
+    """Branch, seq and vector of these places, and of others of their branches and seqs."""
+    values = {"b_owner_id": owner_id, "b_model": model}
+    yield from _pages(connection, _VECTORS_AT, values | _named(places))
+
+
+def vector_counts(connection: Connection, owner_id: int, model: str, span: Span) -> dict[int, int]:
+    """How many vectors each branch of a span has, those that have any."""
+    counts: dict[int, int] = {}
+    for branch_ids in _cut(span.branch_ids):
+        for page in _pages(connection, _VECTOR_COUNTS, _bound(owner_id, span, branch_ids) | {"b_model": model}):
+            counts.update((int(branch_id), int(count)) for branch_id, count in page)
+    return counts
+
+
+def postings(connection: Connection, owner_id: int, names: Sequence[str], span: Span) -> Iterator[list[Row]]:
+    """Term (bytes on MySQL), branch, seq and frequency of a span's entries, in pages."""
+    for branch_ids in _cut(span.branch_ids):
+        for some in _cut(names):
+            yield from _pages(connection, _POSTINGS, _bound(owner_id, span, branch_ids) | {"b_terms": list(some)})
+
+
+def term_counts(connection: Connection, owner_id: int, names: Sequence[str], span: Span) -> dict[str, int]:
+    """In how many entries of a span each term stands, those that stand in any."""
+    counts: dict[str, int] = {}
+    for branch_ids in _cut(span.branch_ids):
+        for some in _cut(names):
+            for page in _pages(connection, _TERM_COUNTS, _bound(owner_id, span, branch_ids) | {"b_terms": list(some)}):
+                for term, count in page:
+                    counts[_text(term)] = counts.get(_text(term), 0) + int(count)
+    return counts
+
+
+def entries_at(connection: Connection, owner_id: int, places: Sequence[Place]) -> dict[Place, Entry]:
+    """The entries of these places."""
+    wanted, found = set(places), {}
+    for some in gathered(places):
+        for row in connection.execute(_ENTRIES_AT, {"b_owner_id": owner_id} | _named(some)).all():
+            place = Place(row[0], row[1])
+            if place in wanted:
+                found[place] = Entry._make(row[1:])
+    return found
+
+
+def gathered(places: Iterable[Place]) -> list[list[Place]]:
+    """The places in groups that a statement names at once: each looks at no more than `PROBES`."""
+    groups: list[list[Place]] = []
+    branch_ids: set[int] = set()
+    seqs: set[int] = set()
+    for place in sorted(places, key=lambda place: (place.branch_id, place.seq)):
+        branch_ids.add(place.branch_id)
+        seqs.add(place.seq)
+        if not groups or len(seqs) > NAMED or len(branch_ids) * len(seqs) > PROBES:
+            groups.append([])
+            branch_ids, seqs = {place.branch_id}, {place.seq}
+        groups[-1].append(place)
+    return groups
+
+
+def _named(places: Sequence[Place]) -> dict[str, object]:
+    return {"b_branches": sorted({place.branch_id for place in places}), "b_seqs": sorted({place.seq for place in places})}
+
+
+def _bound(owner_id: int, span: Span, branch_ids: Sequence[int]) -> dict[str, object]:
+    return {"b_owner_id": owner_id, "b_branches": list(branch_ids), "b_after": span.after, "b_upto": span.upto}
+
+
+def _cut(names: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(names), NAMED):
+        yield names[start : start + NAMED]
+
+
+def _pages(connection: Connection, statement: Select[Any], values: dict[str, object]) -> Iterator[list[Row]]:
+    """The driver's own rows: SQLAlchemy's take three times as long."""
+    with connection.execute(statement, values) as result:
+        cursor = result.cursor
+        assert cursor is not None
+        while page := cast(list[Row], list(cursor.fetchmany(PAGE))):
+            yield page
+
+
+def _text(name: str | bytes) -> str:
+    """A name as the driver gives it: bytes on MySQL."""
+    return name.decode() if isinstance(name, bytes) else name

@@ -1,0 +1,87 @@
+"""Every statement that upkeep and appending need about vectors. As in `queries`, each names its owner.
+
+A vector stands with its entry's branch, so that forks share their ancestor's.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select
+
+from threadkeep.memory.history import Entry
+from threadkeep.stores.queries import ENTRY, SessionRow, at, within
+from threadkeep.stores.schema import messages, vectors
+
+_HAS_ONE = exists().where(
+    vectors.c.owner_id == messages.c.owner_id,
+    vectors.c.branch_id == messages.c.branch_id,
+    vectors.c.seq == messages.c.seq,
+    vectors.c.model == bindparam("b_model"),
+)
+_UNEMBEDDED = (
+    select(*ENTRY)
+    .where(
+        at(messages, "branch_id"),
+        messages.c.seq >= bindparam("b_first"),
+        messages.c.seq <= bindparam("b_last"),
+        messages.c.status.not_in(("late", "erased")),
+        ~_HAS_ONE,
+    )
+    .order_by(messages.c.seq)
+    .limit(bindparam("b_limit"))
+)
+_THERE = select(vectors.c.seq).where(at(vectors, "branch_id", "model"), vectors.c.seq.in_(bindparam("b_seqs", expanding=True)))
+_DROP_OTHERS = delete(vectors).where(
+    at(vectors, "branch_id"),
+    vectors.c.seq >= bindparam("b_first"),
+    vectors.c.seq <= bindparam("b_last"),
+    vectors.c.model != bindparam("b_model"),
+)
+_VECTOR = select(vectors.c.vector).where(at(vectors, "branch_id", "seq", "model"))
+
+
+def find_vector(connection: Connection, session: SessionRow, model: str, seq: int) -> bytes | None:
+    """An entry's vector as stored."""
+    for segment, _, _ in within(session, seq, seq):
+        values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_seq": seq, "b_model": model}
+        found: bytes | None = connection.execute(_VECTOR, values).scalar_one_or_none()
+        return found
+    return None
+
+
+def unembedded(connection: Connection, session: SessionRow, model: str, after_seq: int, limit: int) -> list[Entry]:
+    """The oldest `limit` entries behind a seq that have no vector of this model; late and erased ones, which nobody recalls, need none."""
+    found: list[Entry] = []
+    for segment, first, last in within(session, after_seq + 1, session.head.seq):
+        values = {
+            "b_owner_id": session.owner_id,
+            "b_branch_id": segment.branch_id,
+            "b_model": model,
+            "b_first": first,
+            "b_last": last,
+            "b_limit": limit - len(found),
+        }
+        found.extend(map(Entry._make, connection.execute(_UNEMBEDDED, values).all()))
+        if len(found) >= limit:
+            break
+    return found
+
+
+def add_vectors(connection: Connection, session: SessionRow, model: str, rows: Sequence[tuple[int, bytes]]) -> None:
+    """Store vectors by the seqs of their entries, float16, low byte first; what is there already stays."""
+    for segment in session.segments:
+        here = [(seq, vector) for seq, vector in rows if segment.first <= seq <= segment.last]
+        owned = {"owner_id": session.owner_id, "branch_id": segment.branch_id, "model": model}
+        for start in range(0, len(here), 500):
+            page = here[start : start + 500]
+            values = {f"b_{name}": value for name, value in owned.items()} | {"b_seqs": [seq for seq, _ in page]}
+            there = set(connection.execute(_THERE, values).scalars())
+            new = [{**owned, "seq": seq, "vector": vector} for seq, vector in page if seq not in there]
+            if new:
+                connection.execute(insert(vectors), new)
+
+
+def drop_other_vectors(connection: Connection, session: SessionRow, model: str, first: int, last: int) -> None:
+    """Forget what other models made of a run of entries."""
+    for segment, low, high in within(session, first, last):
+        values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_model": model, "b_first": low, "b_last": high}
+        connection.execute(_DROP_OTHERS, values)
