@@ -4,24 +4,26 @@ It reads rows in proportion to the context and calls no model. What a strategy r
 strategy can break a promise.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from math import isfinite
 
 from threadkeep.memory.budget import Budget
-from threadkeep.memory.clipping import text_length
+from threadkeep.memory.clipping import CLEARED, Clearing, text_length
 from threadkeep.memory.context import Context, Pick
 from threadkeep.memory.counting import Counting
 from threadkeep.memory.decisions import decide
 from threadkeep.memory.errors import CannotFit, StrategyError
 from threadkeep.memory.fitting import Profile
 from threadkeep.memory.history import Entry, History
-from threadkeep.memory.layout import INSTRUCTIONS, lay_out
+from threadkeep.memory.layout import INSTRUCTIONS, RECALLED_BLOCK, SUMMARISED, lay_out
 from threadkeep.memory.manifest import SCORE_DIGITS, Manifest
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.pieces import Messages, Piece, Shown, as_old, whole
+from threadkeep.memory.selection import Selection
 from threadkeep.strategies.base import Strategy
+from threadkeep.strategies.view import WithShown
 
 ESTIMATE_SLACK = 8
 """Counts of another tokenizer may be off by so much before a log is not even tried whole. (A byte-level tokenizer on Chinese against
@@ -55,22 +57,6 @@ class Request:
     @property
     def profile(self) -> Profile:
         return self.counting.profile
-
-
-@dataclass
-class Selection:
-    """What stands in the context so far: entries by seq with the pick that brought each, and what is said in other words."""
-
-    shown: dict[int, Shown] = field(default_factory=dict)
-    picks: list[Pick] = field(default_factory=list)
-    """In the order of importance: must-keeps first."""
-
-    def add(self, pick: Pick, shown: Iterable[Shown]) -> None:
-        """A pick with the entries that it brings first."""
-        new = {one.entry.seq: one for one in shown if one.entry.seq not in self.shown}
-        self.shown.update(new)
-        if new or pick.kind != "entries":
-            self.picks.append(replace(pick, seqs=tuple(sorted(new)) if pick.kind == "entries" else pick.seqs))
 
 
 @dataclass(frozen=True)
@@ -108,7 +94,10 @@ class _Assembly:
     def run(self) -> Context:
         everything = self._everything()
         if everything is not None:
-            return self._context(*everything)
+            selection, counted = everything
+            if getattr(self.request.strategy, "scope", "session") == "owner" and self._ask_for_other_sessions(selection, counted):
+                counted = self._shrink(selection)
+            return self._context(selection, counted)
         selection, counted = self._must()
         if self._older_groups_of_the_live_turn(selection, counted.tokens):
             counted = self.count(selection)
@@ -235,20 +224,36 @@ class _Assembly:
         return bool(chosen)
 
     def _ask_the_strategy(self, selection: Selection, counted: Counted) -> None:
+        for pick in self._picks(self.history, counted, 0):
+            if pick.kind == "entries":
+                usable = [entry for entry in self._complete(self.history.entries(pick.seqs)) if self._may_stand(entry)]
+                selection.add(pick, [self._form(entry, pick.clearing) for entry in usable])
+            else:
+                selection.add(pick, ())
+        selection.leave_out_what_is_said_twice()
+
+    def _ask_for_other_sessions(self, selection: Selection, counted: Counted) -> bool:
+        """What the strategy recalls of other sessions beside the whole log, with the budget it has when the log is cut. Whether any."""
+        stays = {entry.seq for entry in self.history.pinned()}
+        by_seq = _tokens_by_seq(counted.pieces)
+        log = sum(by_seq.get(seq, 0) for seq in selection.shown if seq not in stays and not seq >= self.head.turn_seq > 0)
+        picks = self._picks(WithShown(self.history, frozenset(selection.shown)), counted, log)
+        others = [pick for pick in picks if pick.kind == "excerpt" and not pick.seqs]
+        for pick in others:
+            selection.add(pick, ())
+        return bool(others)
+
+    def _picks(self, history: History, counted: Counted, log: int) -> list[Pick]:
+        """What the strategy chose, in due form; `log`: what of the counted tokens is its to choose."""
         request = self.request
         by_seq = _tokens_by_seq(counted.pieces)
         live = sum(tokens for seq, tokens in by_seq.items() if seq and seq >= self.head.turn_seq > 0)
-        reserved = max(0, counted.tokens - live)  # messages that were made one may cost less than their entries
+        reserved = max(0, counted.tokens - live - log)  # messages that were made one may cost less than their entries
         budget = request.budget.within(min(reserved, self.ceiling), min(live, self.ceiling))
-        picks = request.strategy.pick(self.history, budget)
+        picks = request.strategy.pick(history, budget)
         if not isinstance(picks, Sequence):
             raise StrategyError(f"{request.strategy!r} returned {picks!r:.80}: pick() returns a list of Picks")
-        for pick in map(self._checked, picks):
-            if pick.kind == "entries":
-                usable = [entry for entry in self._complete(self.history.entries(pick.seqs)) if self._may_stand(entry)]
-                selection.add(pick, [self._form(entry) for entry in usable])
-            else:
-                selection.add(pick, ())
+        return [self._checked(pick) for pick in picks]
 
     def _checked(self, pick: object) -> Pick:
         """A pick in due form: its seqs ascending, once each, and in the log; its score as a record keeps it."""
@@ -265,9 +270,11 @@ class _Assembly:
         score = None if pick.score is None else round(pick.score, SCORE_DIGITS)
         return replace(pick, seqs=tuple(sorted(set(pick.seqs))), score=score)
 
-    def _form(self, entry: Entry) -> Shown:
+    def _form(self, entry: Entry, clearing: Clearing | None) -> Shown:
         if entry.turn_seq == self.head.turn_seq:
             return whole(entry, self.request.counted)
+        if clearing is not None and clearing.covers(entry):
+            return Shown(entry, CLEARED)
         return as_old(entry, self.request.clip_tokens, self.request.counted)
 
     def _complete(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -291,18 +298,7 @@ class _Assembly:
     def _shrink(self, selection: Selection) -> Counted:
         """Give up what matters least until the whole fits."""
         while (counted := self.count(selection)).tokens > self.ceiling:
-            over = counted.tokens - self.ceiling
-            said_otherwise = [at for at, pick in enumerate(selection.picks) if pick.kind != "entries"]
-            at = said_otherwise[-1] if said_otherwise else len(selection.picks) - 1
-            pick = selection.picks[at]
-            kept = () if pick.kind != "entries" else _without_oldest(selection, pick, over, _tokens_by_seq(counted.pieces))
-            for seq in pick.seqs if pick.kind == "entries" else ():
-                if seq not in kept:
-                    del selection.shown[seq]
-            if kept:
-                selection.picks[at] = replace(pick, seqs=tuple(kept))
-            else:
-                del selection.picks[at]
+            selection.give_up(counted.tokens - self.ceiling, _tokens_by_seq(counted.pieces))
         return counted
 
     def _context(self, selection: Selection, counted: Counted) -> Context:
@@ -311,7 +307,7 @@ class _Assembly:
         leading = tuple(entry.seq for entry in self.leading)
         instructions = by_seq.get(INSTRUCTIONS, 0) + sum(by_seq.get(seq, 0) for seq in leading)
         picks = [Pick(leading, instructions, "instructions", kind="instructions")] if instructions else []
-        picks += [replace(pick, tokens=self._cost(pick, by_seq)) for pick in selection.picks]
+        picks += _costed(selection.picks, by_seq)
         manifest = Manifest.of(
             strategy=repr(request.strategy),
             budget=request.budget,
@@ -344,11 +340,6 @@ class _Assembly:
             cache_note=", ".join(changes) or "begins as the turn before",
         )
 
-    def _cost(self, pick: Pick, by_seq: Mapping[int, int]) -> int:
-        if pick.kind == "entries":
-            return sum(by_seq.get(seq, 0) for seq in pick.seqs)
-        return self.request.counting.count_again(Message.system(pick.text or "")).tokens
-
     def _unshown(self, selection: Selection) -> dict[int, str]:
         """Why entries between the shown ones are not: looked up where the gaps are small, so that reading stays in proportion."""
         if not selection.shown:
@@ -363,24 +354,24 @@ def _estimate(shown: Iterable[Shown]) -> int:
     return sum(one.entry.tokens if one.tokens is None else one.tokens for one in shown)
 
 
+def _costed(picks: Sequence[Pick], by_seq: Mapping[int, int]) -> Iterator[Pick]:
+    """The picks with what each adds; of the one message that holds all excerpts, or all summaries, each its share by length."""
+    given, told = {"summary": 0, "excerpt": 0}, {"summary": 0, "excerpt": 0}
+    places = {"summary": SUMMARISED, "excerpt": RECALLED_BLOCK}
+    lengths = {kind: sum(len(pick.text or "") for pick in picks if pick.kind == kind) for kind in places}
+    for pick in picks:
+        if pick.kind not in places:
+            yield replace(pick, tokens=sum(by_seq.get(seq, 0) for seq in pick.seqs))
+            continue
+        told[pick.kind] += len(pick.text or "")
+        upto = by_seq.get(places[pick.kind], 0) * told[pick.kind] // max(1, lengths[pick.kind])
+        yield replace(pick, tokens=upto - given[pick.kind])
+        given[pick.kind] = upto
+
+
 def _tokens_by_seq(pieces: Iterable[Piece]) -> dict[int, int]:
     """What each entry costs, a made result for its call included."""
     costs: dict[int, int] = {}
     for piece in pieces:
         costs[piece.seq] = costs.get(piece.seq, 0) + (piece.tokens or 0)
     return costs
-
-
-def _without_oldest(selection: Selection, pick: Pick, over: int, costs: Mapping[int, int]) -> tuple[int, ...]:
-    """What stays of a pick when its beginning goes: one whole step, or as many groups as free `over` tokens."""
-    entries = [selection.shown[seq].entry for seq in pick.seqs]
-    if pick.step:
-        line = (entries[0].start // pick.step + 1) * pick.step
-        first = next((entry.seq for entry in entries if entry.start >= line and entry.group_seq == entry.seq), None)
-        return () if first is None else tuple(seq for seq in pick.seqs if seq >= first)
-    freed = 0
-    for group_seq, members in groupby(entries, key=lambda entry: entry.group_seq):
-        if freed >= over:
-            return tuple(entry.seq for entry in entries if entry.group_seq >= group_seq)
-        freed += sum(costs.get(entry.seq, 0) for entry in members)
-    return ()

@@ -11,16 +11,20 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
 from threadkeep.backends.base import Backend, Reply
+from threadkeep.embedders.base import Embedder
 from threadkeep.memory.async_turn import AsyncStream, AsyncTurn
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.history import Entry
+from threadkeep.memory.index import Scope
 from threadkeep.memory.memory import OWNER, Memory
 from threadkeep.memory.message import JSON, MessageLike
+from threadkeep.memory.searching import Found
 from threadkeep.memory.session import Session
 from threadkeep.memory.threads import Threads
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.turn import WAIT_SECONDS, waits
+from threadkeep.memory.upkeep import Upkept
 from threadkeep.stores.appending import Appended
 from threadkeep.stores.queries import Listed
 from threadkeep.stores.sql import SQLStore
@@ -55,6 +59,7 @@ class AsyncSession:
         response_format: JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
+        metadata: JSON | None = None,
         strategy: Strategy | None = None,
         timeout: float = WAIT_SECONDS,
     ) -> AsyncTurn:
@@ -66,6 +71,7 @@ class AsyncSession:
             response_format=response_format,
             max_tokens=max_tokens,
             instructions=instructions,
+            metadata=metadata,
             strategy=strategy,
             timeout=timeout,
         )
@@ -80,6 +86,7 @@ class AsyncSession:
         response_format: JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
+        metadata: JSON | None = None,
         timeout: float = WAIT_SECONDS,
     ) -> AsyncStream:
         """`Session.stream`: `async with session.stream(text) as stream: async for event in stream: …`."""
@@ -90,6 +97,7 @@ class AsyncSession:
             response_format=response_format,
             max_tokens=max_tokens,
             instructions=instructions,
+            metadata=metadata,
             timeout=timeout,
         )
         return AsyncStream(stream, AsyncTurn(stream.turn, self._threads))
@@ -103,6 +111,7 @@ class AsyncSession:
         response_format: JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
+        metadata: JSON | None = None,
         timeout: float = WAIT_SECONDS,
     ) -> Reply:
         """`Session.chat`."""
@@ -113,6 +122,7 @@ class AsyncSession:
             response_format=response_format,
             max_tokens=max_tokens,
             instructions=instructions,
+            metadata=metadata,
             timeout=timeout,
         ) as stream:
             async for _ in stream:
@@ -168,6 +178,10 @@ class AsyncSession:
         """`Session.entries`."""
         return await self._threads.run(lambda: self._session.entries(after, limit))
 
+    async def search(self, text: str, k: int = 10, *, scope: Scope = "session") -> list[Found]:
+        """`Session.search`."""
+        return await self._threads.run(lambda: self._session.search(text, k, scope=scope))
+
     async def pin(self, seq: int) -> None:
         """`Session.pin`."""
         await self._threads.run(lambda: self._session.pin(seq))
@@ -175,6 +189,10 @@ class AsyncSession:
     async def calls(self) -> list[CallRow]:
         """`Session.calls`."""
         return await self._threads.run(self._session.calls)
+
+    async def upkeep(self) -> list[Upkept]:
+        """`Session.upkeep`, on a thread beside those of the turns: it may take minutes."""
+        return await asyncio.to_thread(self._session.upkeep)
 
     async def delete(self) -> None:
         """`Session.delete`."""
@@ -192,9 +210,20 @@ class AsyncMemory:
         strategy: Strategy | None = None,
         budget: Budget | None = None,
         counter: TokenCounter | None = None,
+        embedder: Embedder | None = None,
         instructions: str | None = None,
+        upkeep: bool = True,
     ) -> None:
-        self._memory = Memory(store, backend=backend, strategy=strategy, budget=budget, counter=counter, instructions=instructions)
+        self._memory = Memory(
+            store,
+            backend=backend,
+            strategy=strategy,
+            budget=budget,
+            counter=counter,
+            embedder=embedder,
+            instructions=instructions,
+            upkeep=upkeep,
+        )
         pool = self._memory.store.engine.pool
         self._threads = Threads(pool.size() if isinstance(pool, QueuePool) else 5)
 
@@ -220,6 +249,10 @@ class AsyncMemory:
     async def delete_owner(self, owner: str) -> int:
         """`Memory.delete_owner`."""
         return await self._threads.run(lambda: self._memory.delete_owner(owner))
+
+    async def upkeep(self, *, owner: str | None = None) -> list[Upkept]:
+        """`Memory.upkeep`, on a thread beside those of the turns."""
+        return await asyncio.to_thread(lambda: self._memory.upkeep(owner=owner))
 
     async def close(self) -> None:
         """`Memory.close`, once the running work is done."""

@@ -1,14 +1,17 @@
-"""The short form of a tool's result: its head and tail, with a note of what was cut.
+"""The short forms of a tool's result: its head and tail, with a note of what was cut; or a note alone.
 
-A pure function of the text and a number of characters, so a clipped result comes out the same in any process.
+Pure functions of the message and a number of characters, so a clipped result comes out the same in any process.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from threadkeep.memory.history import Entry
 from threadkeep.memory.message import Message, TextPart
 
 CLIP_TOKENS = 512
 """A session's clip size: what a tool's result may cost, in tokens, once its turn is no longer live."""
+CLEARED = -1
+"""In place of a number of kept characters: nothing is kept, pictures neither; a note stands for all of it."""
 
 
 def clip_text(text: str, keep: int) -> str:
@@ -23,7 +26,9 @@ def clip_text(text: str, keep: int) -> str:
 
 
 def clip(message: Message, keep: int) -> Message:
-    """The message with `keep` characters of its text; several text parts share them by their length."""
+    """The message with `keep` characters of its text, or `CLEARED`; several text parts share them by their length."""
+    if keep == CLEARED:
+        return replace(message, content=_note(message))
     if isinstance(message.content, str):
         return replace(message, content=clip_text(message.content, keep))
     total = sum(len(part.text) for part in message.parts if isinstance(part, TextPart))
@@ -44,3 +49,36 @@ def text_length(message: Message) -> int:
 def kept_characters(message: Message, tokens: int, clip_tokens: int) -> int:
     """How many characters of a message of so many tokens make about `clip_tokens`."""
     return text_length(message) * clip_tokens // max(1, tokens)
+
+
+def _note(message: Message) -> str:
+    others = sum(not isinstance(part, TextPart) for part in message.parts)
+    return f"[result cleared: {text_length(message)} characters{f', {others} other parts' if others else ''}]"
+
+
+def cleared_tokens(entry: Entry) -> int:
+    """About what an entry costs once it is cleared, rather too much: the note, what a template puts around it, the call's id and name.
+
+    Of a name or an id, of random letters too, a token is more than a character (o200k: 4 characters in 3).
+    """
+    named = sum(len(str(entry.raw.get(key) or "")) for key in ("tool_call_id", "name"))
+    return 17 + named * 3 // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """Which old tool results stand as a note."""
+
+    before: int
+    """Those before this seq"""
+    at_least: int
+    """that cost so many tokens, and more than the note."""
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether it is such a result. The live turn's and pinned ones are the caller's to spare."""
+        return (
+            entry.seq < self.before
+            and entry.role == "tool"
+            and entry.shown_tokens >= self.at_least
+            and entry.shown_tokens > cleared_tokens(entry)
+        )

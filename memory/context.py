@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from threadkeep.memory.budget import Budget
+from threadkeep.memory.clipping import Clearing
 from threadkeep.memory.history import Entry
 from threadkeep.memory.message import JSON, Message, read_message
 
@@ -31,6 +32,10 @@ class Pick:
     """The words of a summary or an excerpt; None for entries, which speak for themselves."""
     step: int = 0
     """When it must shrink, its beginning moves to the next multiple of so many shown tokens; 0: group by group."""
+    said_us: int = 0
+    """When an excerpt was said, in microseconds since 1970: excerpts stand in this order, then in that of their seqs."""
+    clearing: Clearing | None = None
+    """Which of its tool results, whole groups included, are shown as a note only; None: none."""
 
     @classmethod
     def of(cls, entries: Iterable[Entry], reason: str, *, score: float | None = None, step: int = 0) -> "Pick":

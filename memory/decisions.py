@@ -1,9 +1,9 @@
 """What became of each entry of the log, as runs of one fate."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import TypeAlias
 
+from threadkeep.memory.clipping import CLEARED
 from threadkeep.memory.context import Decision, Pick, Verdict
 from threadkeep.memory.pieces import Shown
 
@@ -34,23 +34,38 @@ def decide(
                 said_otherwise = _SAID_OTHERWISE.get(pick.kind)
                 fate: Fate = (said_otherwise or "kept", pick.reason, pick.score)
                 if_clipped: Fate = (said_otherwise or "clipped", pick.reason, pick.score)
+                if_cleared: Fate = (said_otherwise or "clipped", f"{pick.reason}, the tool's result cleared", pick.score)
                 for seq in pick.seqs:
-                    fates.setdefault(seq, if_clipped if seq in shown and shown[seq].keep is not None else fate)
+                    keep = shown[seq].keep if seq in shown else None
+                    fates.setdefault(seq, fate if keep is None else if_cleared if keep == CLEARED else if_clipped)
     for seq, why in unshown.items():
         fates.setdefault(seq, (*(_OF_STATUS.get(why) or ("left out", why)), None))
-    return tuple(_runs(head, fates, tokens))
+    spent = dict(tokens)
+    for pick in picks:
+        if pick.kind not in _SAID_OTHERWISE:
+            continue
+        first = next((seq for seq in pick.seqs if fates[seq][0] in _SAID_OTHERWISE.values()), None)
+        if first is not None:
+            spent[first] = spent.get(first, 0) + pick.tokens
+    return tuple(_runs(head, fates, spent))
 
 
 def _runs(head: int, fates: Mapping[int, Fate], tokens: Mapping[int, int]) -> Iterator[Decision]:
     """Neighbours of one fate together, and what nobody chose between them."""
-    next_seq = 1
     known = sorted(seq for seq in fates if 1 <= seq <= head)
-    for _, run in groupby(enumerate(known), key=lambda at: (at[1] - at[0], fates[at[1]])):
-        seqs = [seq for _, seq in run]
-        if seqs[0] > next_seq:
-            yield Decision(next_seq, seqs[0] - 1, "left out", 0, "not chosen")
-        verdict, reason, score = fates[seqs[0]]
-        yield Decision(seqs[0], seqs[-1], verdict, sum(tokens.get(seq, 0) for seq in seqs), reason, score)
-        next_seq = seqs[-1] + 1
+    at, next_seq = 0, 1
+    while at < len(known):
+        first = last = known[at]
+        fate, spent = fates[first], tokens.get(first, 0)
+        at += 1
+        while at < len(known) and known[at] == last + 1 and fates[known[at]] == fate:
+            last = known[at]
+            spent += tokens.get(last, 0)
+            at += 1
+        if first > next_seq:
+            yield Decision(next_seq, first - 1, "left out", 0, "not chosen")
+        verdict, reason, score = fate
+        yield Decision(first, last, verdict, spent, reason, score)
+        next_seq = last + 1
     if next_seq <= head:
         yield Decision(next_seq, head, "left out", 0, "not chosen")

@@ -15,6 +15,8 @@
     ├── StrategyError       (RuntimeError)  mend the strategy: it returned what the history does not hold
     ├── NoBackend           (RuntimeError)  give `Memory` a backend, or hold the turn and call `finish`
     ├── BackendError        (RuntimeError)  the model failed; what it said before is stored
+    ├── EmbedderError       (RuntimeError)  the embedder failed; what is stored is safe, and upkeep tries again
+    ├── SummariserError     (RuntimeError)  the summariser failed, or gave no summary; nothing is stored, and upkeep tries again
     ├── ModelUnavailable    (OSError)       put the file where the message says, or connect
     └── MissingExtra        (ImportError)   install the extra that the message names
 
@@ -108,6 +110,14 @@ class NoBackend(ThreadkeepError, RuntimeError):
 
 class BackendError(ThreadkeepError, RuntimeError):
     """The model failed."""
+
+
+class EmbedderError(ThreadkeepError, RuntimeError):
+    """An embedder failed, or gave what are no vectors of length 1."""
+
+
+class SummariserError(ThreadkeepError, RuntimeError):
+    """A summariser failed, or gave what is no summary."""
 
 
 class ModelUnavailable(ThreadkeepError, OSError):

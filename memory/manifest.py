@@ -33,9 +33,9 @@ class Manifest:
     """The seq of the live user message."""
     leading: int
     picks: tuple[JSON, ...]
-    """Kind, reason, score, tokens, runs of seqs; the text of a summary or an excerpt."""
+    """Kind, reason, score, tokens, runs of seqs; the text of a summary or an excerpt, and when it was said."""
     clipped: tuple[tuple[int, int], ...]
-    """Seq and kept characters."""
+    """Seq and kept characters, -1 for a cleared result."""
     instructions: str
     """sha256 of the instructions."""
     tools: str
@@ -110,6 +110,8 @@ class Manifest:
             "pins changed": pins != pins_before,
             "a summary was added": self._summaries() != previous._summaries(),
             "the cut moved": _up_to(before, self._seqs() - pins) != _up_to(before, previous._seqs() - pins_before),
+            # without the message between them, two of one role become one where they must take turns
+            "the last question was left out": bool(self.profile.get("alternation")) and before > 0 and before not in self._seqs(),
             "old tool results were clipped": _up_to(before, self.clipped) != _up_to(before, previous.clipped),
         }
         return tuple(name for name, differs in differences.items() if differs)
@@ -120,7 +122,7 @@ class Manifest:
         return {seq for pick in chosen for low, high in pick["spans"] for seq in range(low, high + 1)}  # type: ignore[attr-defined]
 
     def _summaries(self) -> list[object]:
-        return [(pick["spans"], pick.get("text")) for pick in self.picks if pick["kind"] == "summary"]
+        return [([*map(tuple, pick["spans"])], pick.get("text")) for pick in self.picks if pick["kind"] == "summary"]  # type: ignore[call-overload]
 
 
 def _up_to(turn: int, items: Iterable[int | tuple[int, int]]) -> list[int | tuple[int, int]]:
@@ -140,4 +142,6 @@ def _record(pick: Pick) -> dict[str, object]:
         made["score"] = round(pick.score, SCORE_DIGITS)
     if pick.text is not None:
         made["text"] = pick.text
+    if pick.said_us:
+        made["said_us"] = pick.said_us
     return made

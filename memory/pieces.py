@@ -14,7 +14,7 @@ class Shown(NamedTuple):
 
     entry: Entry
     keep: int | None = None
-    """Characters of a clipped tool result; None: the whole entry."""
+    """Characters of a clipped tool result, or `CLEARED`; None: the whole entry."""
     tokens: int | None = None
     """What it costs so, by the session's own counts; None: to be counted."""
 

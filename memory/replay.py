@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from threadkeep.memory.budget import Budget
+from threadkeep.memory.clipping import CLEARED, cleared_tokens
 from threadkeep.memory.context import Context, Pick
 from threadkeep.memory.decisions import decide
 from threadkeep.memory.errors import NotFound
@@ -61,8 +62,22 @@ def replay(store: SQLStore, owner: str, name: str, turn_id: int) -> Context:
 
 def _pick(record: JSON) -> Pick:
     seqs = tuple(seq for low, high in record["spans"] for seq in range(low, high + 1))  # type: ignore[attr-defined]  # a list of pairs
-    return Pick(seqs, record["tokens"], record["reason"], record.get("score"), record["kind"], record.get("text"))  # type: ignore[arg-type]
+    return Pick(
+        seqs,
+        record["tokens"],  # type: ignore[arg-type]
+        record["reason"],  # type: ignore[arg-type]
+        record.get("score"),  # type: ignore[arg-type]
+        record["kind"],  # type: ignore[arg-type]
+        record.get("text"),  # type: ignore[arg-type]
+        said_us=record.get("said_us", 0),  # type: ignore[arg-type]
+    )
 
 
 def _costs(shown: Mapping[int, Shown]) -> dict[int, int]:
-    return {seq: one.entry.tokens if one.keep is None else one.entry.shown_tokens for seq, one in shown.items()}
+    return {seq: _cost(one) for seq, one in shown.items()}
+
+
+def _cost(shown: Shown) -> int:
+    if shown.keep is None:
+        return shown.entry.tokens
+    return cleared_tokens(shown.entry) if shown.keep == CLEARED else shown.entry.shown_tokens

@@ -11,11 +11,14 @@ from threadkeep.memory.context import Context
 from threadkeep.memory.errors import Conflict, InvalidSetting
 from threadkeep.memory.history import Entry
 from threadkeep.memory.holder import is_dead
+from threadkeep.memory.index import Scope
 from threadkeep.memory.message import JSON, MessageLike, read_message
 from threadkeep.memory.replay import replay
+from threadkeep.memory.searching import Found, search
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.stream import Stream
 from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
+from threadkeep.memory.upkeep import Upkept
 from threadkeep.stores.appending import Appended
 from threadkeep.stores.rows import Prepared
 from threadkeep.stores.sql import check_limit, check_name
@@ -45,6 +48,7 @@ class Session:
         response_format: JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
+        metadata: JSON | None = None,
         strategy: Strategy | None = None,
         timeout: float = WAIT_SECONDS,
     ) -> Turn:
@@ -57,6 +61,7 @@ class Session:
             response_format: in OpenAI's format.
             max_tokens: kept free for the reply, in place of the budget's share.
             instructions: in place of the session's.
+            metadata: kept with the user's message, as `append` does.
             strategy: in place of the memory's.
             timeout: seconds to wait for another turn of this session; 0 does not wait.
 
@@ -74,6 +79,7 @@ class Session:
             response_format=response_format,
             max_tokens=max_tokens,
             instructions=self._instructions if instructions is None else instructions,
+            metadata=metadata,
             strategy=strategy,
             timeout=timeout,
         )
@@ -87,6 +93,7 @@ class Session:
         response_format: JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
+        metadata: JSON | None = None,
         timeout: float = WAIT_SECONDS,
     ) -> Stream:
         """A turn that the backend answers, event by event: `with session.stream(text) as stream: for event in stream: …`.
@@ -100,6 +107,7 @@ class Session:
             response_format=response_format,
             max_tokens=max_tokens,
             instructions=instructions,
+            metadata=metadata,
             timeout=timeout,
         )
         return Stream(turn, self._setup.backend)
@@ -113,6 +121,7 @@ class Session:
         response_format: JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
+        metadata: JSON | None = None,
         timeout: float = WAIT_SECONDS,
     ) -> Reply:
         """A turn that the backend answers, as one reply. Arguments as for `turn`."""
@@ -123,6 +132,7 @@ class Session:
             response_format=response_format,
             max_tokens=max_tokens,
             instructions=instructions,
+            metadata=metadata,
             timeout=timeout,
         ) as stream:
             for _ in stream:
@@ -164,8 +174,8 @@ class Session:
             if turn_id is None:
                 raise InvalidSetting("context(as_of=turn): that turn has not begun")
             return replay(self._setup.store, self.owner, self.name, turn_id)
-        supposed = None if message is None else self._setup.prepare(read_message(message))
-        with self._setup.store.history(self.owner, self.name, supposed) as (history, row, newest):
+        supposed = None if message is None else self._setup.embed(self._setup.prepare(read_message(message)))
+        with self._setup.store.history(self.owner, self.name, supposed, model=self._setup.model) as (history, row, newest):
             request = self._setup.request(
                 row,
                 newest,
@@ -192,7 +202,8 @@ class Session:
             *messages: in any of the forms that a message may have.
             key: names the batch: sent again, nothing is written twice.
             created_at: when they were said, with a time zone; now, where none is given.
-            metadata: kept with each of them.
+            metadata: kept with each of them; its `tags`, a list of texts of up to 64 characters, and its `importance`, a number, are what
+                `Selective` chooses by.
             timeout: seconds to wait while a turn holds the session.
 
         Raises:
@@ -216,7 +227,7 @@ class Session:
 
     def try_append(self, prepared: Sequence[Prepared], key: str | None) -> Appended | Busy:
         """Append if no turn holds the session."""
-        return self._setup.store.append(
+        added = self._setup.store.append(
             self.owner,
             self.name,
             prepared,
@@ -225,6 +236,9 @@ class Session:
             is_dead=is_dead,
             settle_draft=self._setup.prepare_draft,
         )
+        if isinstance(added, Appended):
+            self._setup.upkeep.notify(self.owner, self.name)
+        return added
 
     def still_held(self, timeout: float) -> Conflict:
         """The error for having waited in vain."""
@@ -240,6 +254,19 @@ class Session:
             raise InvalidSetting(f"entries(after={after!r:.80}): an entry's seq, or 0")
         return self._setup.store.entries(self.owner, self.name, after=max(0, after), limit=check_limit(limit))
 
+    def search(self, text: str, k: int = 10, *, scope: Scope = "session") -> list[Found]:
+        """What was said about a text: entries as `Recall` ranks them, each with what its score is made of.
+
+        Args:
+            text: a question, or words.
+            k: the most entries that are returned, the best first.
+            scope: `session`, or `owner`: all sessions of the owner.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        return search(self._setup, self.owner, self.name, text, k, scope)
+
     def pin(self, seq: int) -> None:
         """Keep an entry in every later context.
 
@@ -254,6 +281,16 @@ class Session:
     def calls(self) -> list[CallRow]:
         """The session's model calls, oldest first: tokens, cached tokens, milliseconds."""
         return self._setup.store.calls(self.owner, self.name)
+
+    def upkeep(self) -> list[Upkept]:
+        """Make the session's summaries and vectors that are due, now, and say what became of each job.
+
+        Nothing is raised for a job that fails; it is tried again in the background, and the next time this is called.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        return self._setup.upkeep.session(self.owner, self.name)
 
     def delete(self) -> None:
         """Delete the session with everything that belongs to it.

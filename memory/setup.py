@@ -1,6 +1,7 @@
 """What a `Memory` was given, resolved to what a turn needs: store, backend, counting, budget, strategy, instructions."""
 
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,25 +9,29 @@ from datetime import datetime
 
 from threadkeep.backends.base import Backend
 from threadkeep.backends.llama_cpp import LlamaCpp
+from threadkeep.embedders.base import Embedder
 from threadkeep.memory.assemble import Request
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import tools_of
 from threadkeep.memory.counting import Counting
-from threadkeep.memory.errors import InvalidSetting, NoBackend
+from threadkeep.memory.embedding import embed
+from threadkeep.memory.errors import EmbedderError, InvalidSetting, NoBackend
 from threadkeep.memory.fitting import Profile
 from threadkeep.memory.history import Status
 from threadkeep.memory.manifest import Manifest
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.tokens import TokenCounter
+from threadkeep.memory.upkeep import Upkeep
 from threadkeep.stores.queries import SessionRow
-from threadkeep.stores.rows import Prepared, prepare
-from threadkeep.stores.sql import SQLStore
+from threadkeep.stores.rows import Prepared, Vector, prepare
+from threadkeep.stores.sql import SQLStore, check_name
 from threadkeep.stores.turn_queries import TurnRow
 from threadkeep.strategies.base import Strategy
-from threadkeep.strategies.sliding_window import SlidingWindow
+from threadkeep.strategies.default import default_strategy
 
 MOST_REPLY = 1024
 """Tokens kept free for the reply where no budget is given: a quarter of the window, and at most this."""
+_log = logging.getLogger("threadkeep")
 
 
 class Setup:
@@ -39,7 +44,9 @@ class Setup:
         strategy: Strategy | None,
         budget: Budget | None,
         counter: TokenCounter | None,
+        embedder: Embedder | None,
         instructions: str | None,
+        upkeep: bool,
     ) -> None:
         if strategy is not None and not isinstance(strategy, Strategy):
             raise InvalidSetting(f"strategy={strategy!r}: a strategy is an object with a method pick(history, budget)")
@@ -47,12 +54,20 @@ class Setup:
             raise InvalidSetting(f"budget={budget!r}: write Budget(window, reply=…)")
         if counter is not None and not isinstance(counter, TokenCounter):
             raise InvalidSetting(f"counter={counter!r}: a counter has name, additive, count() and count_request()")
+        if embedder is not None and not isinstance(embedder, Embedder):
+            raise InvalidSetting(f"embedder={embedder!r:.80}: an embedder has a name and a method embed(texts)")
+        if not isinstance(upkeep, bool):
+            raise InvalidSetting(f"upkeep={upkeep!r:.80}: True, or False to work only when session.upkeep() or memory.upkeep() is called")
         if instructions is not None and not isinstance(instructions, str):
             raise InvalidSetting(f"instructions={instructions!r:.80}: text, or None")
         if counter is not None and backend is None and budget is None:
             raise InvalidSetting("a counter without a backend leaves the window unknown: give budget=Budget(window, reply=…) too")
         self.store = store
-        self.strategy: Strategy = strategy or SlidingWindow()
+        self.strategy: Strategy = strategy or default_strategy()
+        self.embedder = embedder
+        self.model = None if embedder is None else check_name(embedder.name, "an embedder's name")
+        """The embedder's name: vectors are stored and read under it."""
+        self._warned = False
         self.instructions = instructions
         self._backend = backend
         self._closes_backend = backend is None
@@ -60,6 +75,7 @@ class Setup:
         self._counter = counter
         self._counting: Counting | None = None
         self._lock = threading.RLock()
+        self.upkeep = Upkeep(store, self.strategy, embedder, lambda message: self.counting.count(message).tokens, background=upkeep)
 
     @property
     def backend(self) -> Backend:
@@ -100,6 +116,20 @@ class Setup:
         """A message ready to be stored."""
         return prepare(message, self.counting, status=status, created_at=created_at, metadata=metadata)
 
+    def embed(self, prepared: Prepared) -> Prepared:
+        """The same with its vector, if its text is not blank; where the embedder fails it goes without, until upkeep embeds it."""
+        text = prepared.message.text
+        if self.embedder is None or self.model is None or not text.strip():
+            return prepared
+        try:
+            (vector,) = embed(self.embedder, [text])
+        except EmbedderError as error:
+            if not self._warned:
+                self._warned = True
+                _log.warning("turns go on without vectors until the embedder works again, and upkeep embeds their messages: %s", error)
+            return prepared
+        return replace(prepared, vector=Vector(self.model, vector))
+
     def prepare_draft(self, draft: str) -> Prepared:
         """A dead holder's draft as the interrupted entry that it becomes."""
         return self.prepare(Message.from_dict(json.loads(draft)), status="interrupted")
@@ -133,7 +163,11 @@ class Setup:
         )
 
     def close(self) -> None:
-        """Let go of the bundled model, where it was loaded here, and of the store's connections. What was handed in stays open."""
+        """Stop upkeep; let go of the bundled model, where it was loaded here, and of the store's connections.
+
+        What was handed in stays open.
+        """
+        self.upkeep.close()
         with self._lock:
             if self._backend is not None and self._closes_backend:
                 self._backend.close()

@@ -19,10 +19,10 @@ from threadkeep.memory.context import Context
 from threadkeep.memory.errors import Conflict, InvalidSetting, LeaseLost
 from threadkeep.memory.history import Entry, Status
 from threadkeep.memory.holder import is_dead, new_holder
+from threadkeep.memory.leases import keeper
 from threadkeep.memory.manifest import text_of
 from threadkeep.memory.message import JSON, Message, MessageLike, read_message
 from threadkeep.memory.setup import Setup
-from threadkeep.memory.upkeep import keeper
 from threadkeep.stores.rows import Prepared, encode
 from threadkeep.stores.turns import Answered, Busy, Held
 from threadkeep.strategies.base import Strategy
@@ -54,6 +54,7 @@ class Turn:
         response_format: JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
+        metadata: JSON | None = None,
         strategy: Strategy | None = None,
         timeout: float = WAIT_SECONDS,
     ) -> None:
@@ -62,6 +63,7 @@ class Turn:
         self._message = read_message(message)
         if self._message.role != "user":
             raise InvalidSetting(f"a turn begins with a user's message, not with one of role {self._message.role!r}: use append()")
+        self._metadata = metadata
         self._options = {
             "tools": tools,
             "response_format": response_format,
@@ -94,7 +96,7 @@ class Turn:
 
     def prepare(self) -> Prepared:
         """The user's message, ready to be stored."""
-        return self._setup.prepare(self._message)
+        return self._setup.embed(self._setup.prepare(self._message, metadata=self._metadata))
 
     def try_begin(self, prepared: Prepared) -> bool:
         """Begin the turn if nobody else holds the session; whether it began."""
@@ -162,7 +164,7 @@ class Turn:
         held = self.held
         if self._context is None:
             request = self._setup.request(held.session, held.previous, replaced=self._replaced, **self._options)  # type: ignore[arg-type]
-            with self._setup.store.history_of(held.session) as history:
+            with self._setup.store.history_of(held.session, model=self._setup.model) as history:
                 self._context = assemble(history, request)
             self._unsaved["manifest"] = encode(self._context.manifest)
             self._texts = dict(map(text_of, (request.instructions, [request.tools, request.response_format])))
@@ -214,6 +216,7 @@ class Turn:
         self._unsaved["draft"] = prepared.body  # where storing it fails, ending the turn keeps it
         (entry,) = self._append([prepared], {"state": state, "draft": None}, call)
         self._over()
+        self._setup.upkeep.notify(self._owner, self._name)
         self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish)
         return self._reply
 
@@ -224,6 +227,7 @@ class Turn:
             self._over()
             with suppress(LeaseLost):  # whoever took the session has ended this turn
                 self._setup.store.release_turn(held, self._unsaved, self._texts, self._setup.prepare_draft)
+            self._setup.upkeep.notify(self._owner, self._name)
 
     def renew(self) -> None:
         """Hold the lease on."""

@@ -4,6 +4,8 @@ from threadkeep.backends.base import Backend, Event, Profile, Reply, Usage
 from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.backends.scripted import ScriptedBackend
 from threadkeep.backends.tiktoken_counter import TiktokenCounter
+from threadkeep.embedders.base import Embedder
+from threadkeep.embedders.sentence_transformer import SentenceTransformerEmbedder
 from threadkeep.memory.async_memory import AsyncMemory, AsyncSession
 from threadkeep.memory.async_turn import AsyncTurn
 from threadkeep.memory.budget import Budget
@@ -12,6 +14,7 @@ from threadkeep.memory.errors import (
     BackendError,
     CannotFit,
     Conflict,
+    EmbedderError,
     InvalidMessage,
     InvalidSetting,
     KeyReused,
@@ -25,17 +28,28 @@ from threadkeep.memory.errors import (
     StoreBusy,
     StoreError,
     StrategyError,
+    SummariserError,
     ThreadkeepError,
 )
 from threadkeep.memory.history import Entry, History
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import ImagePart, Message, TextPart, ToolCall
+from threadkeep.memory.searching import Found
 from threadkeep.memory.session import Session
+from threadkeep.memory.summarising import BackendSummariser
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.turn import Turn
 from threadkeep.stores.sql import SQLStore
 from threadkeep.strategies.base import Strategy
+from threadkeep.strategies.clear_tool_results import ClearToolResults
+from threadkeep.strategies.compose import Compose
+from threadkeep.strategies.recall import Recall
+from threadkeep.strategies.rolling_summary import RollingSummary
+from threadkeep.strategies.selective import Selective
 from threadkeep.strategies.sliding_window import SlidingWindow
+from threadkeep.strategies.summariser import Said, Summariser, SummaryRequest
+from threadkeep.strategies.summariser_extractive import ExtractiveSummariser
+from threadkeep.strategies.summary_tree import SummaryTree
 
 __all__ = [
     "AsyncMemory",
@@ -43,13 +57,20 @@ __all__ = [
     "AsyncTurn",
     "Backend",
     "BackendError",
+    "BackendSummariser",
     "Budget",
     "CannotFit",
+    "ClearToolResults",
+    "Compose",
     "Conflict",
     "Context",
     "Decision",
+    "Embedder",
+    "EmbedderError",
     "Entry",
     "Event",
+    "ExtractiveSummariser",
+    "Found",
     "History",
     "ImagePart",
     "InvalidMessage",
@@ -65,17 +86,26 @@ __all__ = [
     "NotFound",
     "Pick",
     "Profile",
+    "Recall",
     "Reply",
+    "RollingSummary",
     "SQLStore",
+    "Said",
     "SchemaTooNew",
     "SchemaTooOld",
     "ScriptedBackend",
+    "Selective",
+    "SentenceTransformerEmbedder",
     "Session",
     "SlidingWindow",
     "StoreBusy",
     "StoreError",
     "Strategy",
     "StrategyError",
+    "Summariser",
+    "SummariserError",
+    "SummaryRequest",
+    "SummaryTree",
     "TextPart",
     "ThreadkeepError",
     "TiktokenCounter",

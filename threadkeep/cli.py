@@ -12,19 +12,22 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from threadkeep.embedders.sentence_transformer import SentenceTransformerEmbedder
 from threadkeep.experiments.cli import app as experiment
 from threadkeep.memory.errors import InvalidSetting, ModelUnavailable, NotFound, ThreadkeepError
 from threadkeep.memory.memory import OWNER, Memory
 from threadkeep.models import fetch
 from threadkeep.models.registry import DEFAULT, MODELS
+from threadkeep.stores.jobs import Jobs
 from threadkeep.stores.sql import SQLStore
 from threadkeep.terminal.chat import chat as hold_chat
 from threadkeep.terminal.chat import last_turn
 from threadkeep.terminal.demo import WINDOW as DEMO_WINDOW
 from threadkeep.terminal.demo import demo as show_demo
-from threadkeep.terminal.listing import entry_data, session_data, sessions_table, show_entry
+from threadkeep.terminal.listing import entry_data, found_data, session_data, sessions_table, show_entry, show_found
 from threadkeep.terminal.opening import database_url, open_backend, open_stored
 from threadkeep.terminal.screen import line, open_console
+from threadkeep.terminal.upkeep import catch_up, show_outcome, status_data, status_table, upkept_data
 
 FILE = "threadkeep.db"
 """The database where none is named: a SQLite file in the folder one stands in."""
@@ -206,6 +209,70 @@ def explain(
     what = f"turn {turn}" if turn is not None else "as if it came next" if message is not None else "as the log is now"
     console.print(Text.assemble(("session ", "dim"), (line(session), "bold"), (f" · {what}", "dim")))
     console.print(explanation)
+
+
+@app.command()
+def search(
+    session: SessionName,
+    text: Annotated[str, typer.Argument(help="A question, or words.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="At most so many entries.")] = 10,
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="Look in all sessions of the owner.")] = False,
+    embedder: Annotated[
+        str | None, typer.Option(envvar="THREADKEEP_EMBEDDER", help="Rank by meaning too, with the model that the service embeds with.")
+    ] = None,
+    database: Database = FILE,
+    owner: Owner = OWNER,
+    cache: Cache = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Find what was said about a text, as recall ranks it; the best first."""
+    model = None if embedder is None else SentenceTransformerEmbedder(embedder, cache=cache)
+    with open_stored(database, model) as memory:
+        found = memory.session(session, owner=owner).search(text, k, scope="owner" if everywhere else "session")
+    if as_json:
+        say_json([found_data(one) for one in found])
+        return
+    console = open_console()
+    if not found:
+        console.print(Text("Nothing was said about it."))
+    for one in found:
+        show_found(console, one, named=everywhere)
+
+
+@app.command()
+def upkeep(
+    status: Annotated[bool, typer.Option("--status", help="Show how far every job is, those that fail first; does nothing.")] = False,
+    embedder: Annotated[
+        str | None, typer.Option(envvar="THREADKEEP_EMBEDDER", help="Make the vectors that are missing, with this model or folder.")
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="Whose sessions.", show_default="everybody's")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many jobs in the status.")] = 100,
+    database: Database = FILE,
+    cache: Cache = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Show the slow work between turns, or catch up with it.
+
+    Summaries are made by the service itself, which alone knows its strategy: `memory.upkeep()` does it there.
+    """
+    if not status and embedder is None:
+        raise typer.BadParameter("say what to do: --status, or --embedder with the model that the service embeds with (see: models list)")
+    console = open_console(stderr=as_json)
+    with open_stored(database) as memory:
+        if status:
+            jobs = Jobs(memory.store).status(owner, limit)
+            if as_json:
+                say_json([status_data(job) for job in jobs])
+            else:
+                console.print(status_table(jobs) if jobs else Text("There are no jobs of upkeep here."))
+            return
+        made = catch_up(console, memory.store, SentenceTransformerEmbedder(str(embedder), cache=cache), owner)
+    if as_json:
+        say_json([upkept_data(one) for one in made])
+    else:
+        show_outcome(console, made)
+    if any(one.state != "done" for one in made):
+        raise typer.Exit(1)
 
 
 @app.command()

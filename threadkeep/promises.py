@@ -243,10 +243,11 @@ def _p5(context: Context, log: Log, asked: Asked) -> Iterator[str]:
     if total != context.tokens:
         yield f"P5: picks, tools and overhead add up to {total}, the context takes {context.tokens}"
     decided = sum(decision.tokens for decision in context.decisions)
-    picked = sum(pick.tokens for pick in context.picks if pick.kind in ("instructions", "entries"))
+    shown = shown_by(context)
+    picked = sum(pick.tokens for pick in context.picks if pick.kind in ("instructions", "entries") or not shown.keys() >= set(pick.seqs))
     spoken = asked.cost_of(Message.system(asked.instructions)) if asked.instructions else 0
     if decided + spoken != picked:
-        yield f"P5: decisions come to {decided} tokens and the instructions to {spoken}, the picks of both to {picked}"
+        yield f"P5: decisions come to {decided} tokens and the instructions to {spoken}, the picks of them to {picked}"
 
 
 def _what_the_account_says(context: Context, log: Log, asked: Asked) -> Iterator[str]:

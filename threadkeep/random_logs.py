@@ -3,6 +3,7 @@
 Strategies of hypothesis, in its sense of the word.
 """
 
+import random
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -73,6 +74,25 @@ def logs(draw: st.DrawFn) -> Log:
     return Log(messages, frozenset(pins))
 
 
+def talk(seed: int, turns: int) -> Log:
+    """A log of ordinary turns, about few things that come again: some with look-ups, whose results are long; some entries pinned."""
+    dice = random.Random(seed)
+    messages: list[Message] = []
+    for number in range(turns):
+        about = dice.choice(("the parcel", "the train to Ελλάδα", "the booking"))
+        messages.append(Message.user(f"What of {about}, number {number}? " + "Tell me. " * dice.randint(0, 10)))
+        for _ in range(dice.choice((0, 0, 1, 2))):
+            asked = [ToolCall(f"call_{number}_{at}", "look_up", "{}") for at in range(dice.choice((1, 1, 2)))]
+            messages.append(Message.assistant(dice.choice((None, "Let me see.")), tool_calls=asked))
+            found = [Message.tool(f"{about}: a row of data; " * dice.choice((1, 10, 40, 150)), tool_call_id=call.id) for call in asked]
+            messages += found[: dice.choice((1, 2, 2, 2))]
+        messages += [Message.assistant(f"It is number {number * 37} of {about}. " * dice.randint(1, 5))] * dice.choice((0, 1, 1, 1))
+    return Log(tuple(messages), frozenset(dice.sample(range(1, len(messages) + 1), dice.choice((0, 0, 1, 2)))))
+
+
+talks = st.builds(talk, st.integers(0, 2**32 - 1), st.integers(4, 20))
+
+
 @dataclass(frozen=True)
 class Step:
     """One turn of a random session."""
@@ -95,3 +115,21 @@ steps = st.builds(
     st.sampled_from(("whole", "whole", "whole", "cut", "left", "retried")),
     st.one_of(st.just(0), st.just(0), st.just(0), st.integers(1, 100)),
 )
+
+
+def course(seed: int, turns: int) -> list[Step]:
+    """Ordinary turns, one after the other: many with look-ups, whose results are long."""
+    dice = random.Random(seed)
+    return [
+        Step(
+            "What of the parcel? " + "Tell me. " * dice.randint(0, 10),
+            tuple(Message.assistant(None, tool_calls=[ToolCall(f"call_{at}", "look_up", "{}")]) for at in range(dice.choice((0, 1, 2)))),
+            "the parcel: a row of data; " * dice.choice((10, 40, 150)),
+            dice.choice(("whole",) * 8 + ("cut", "left", "retried")),
+            dice.choice((0,) * 8 + (dice.randint(1, 30),)),
+        )
+        for _ in range(turns)
+    ]
+
+
+courses = st.builds(course, st.integers(0, 2**32 - 1), st.integers(6, 14))

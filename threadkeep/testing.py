@@ -26,10 +26,12 @@ from hypothesis import strategies as st
 from threadkeep.backends.base import Backend, Event
 from threadkeep.backends.scripted import ScriptedBackend
 from threadkeep.backends.tiktoken_counter import TiktokenCounter
+from threadkeep.embedder_contract import EmbedderContract
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import CannotFit, InvalidSetting, NotFound
 from threadkeep.memory.fitting import Profile
+from threadkeep.memory.layout import RECALLED
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.session import Session
@@ -40,7 +42,7 @@ from threadkeep.random_logs import CONTROL, PROFILES, TOOL, Step, asks, assistan
 from threadkeep.store_contract import StoreContract
 from threadkeep.strategies.base import Strategy
 
-__all__ = ["BackendContract", "StoreContract", "StrategyContract"]
+__all__ = ["BackendContract", "EmbedderContract", "StoreContract", "StrategyContract"]
 
 
 class BackendContract:
@@ -372,6 +374,6 @@ class Conversation:
         assert not (found := violations(context, log, self._asked)), found
         assert turn.id is not None
         opening = next(at for at, message in reversed(list(enumerate(context.messages))) if text in str(message["content"]))
-        marked = (at for at, message in enumerate(context.messages) if "Said earlier in this conversation:" in str(message["content"]))
+        marked = (at for at, message in enumerate(context.messages) if RECALLED in str(message["content"]))
         first = self.turns[turn.id].first if turn.id in self.turns and not replaced else context
         self.turns[turn.id] = Taken(first, context, min(opening, *marked, opening))

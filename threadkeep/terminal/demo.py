@@ -1,4 +1,4 @@
-"""The demo: a long conversation is stored, a window shows its end, and a real model answers from what the window shows."""
+"""The demo: a long conversation is stored, a real model answers from a window of its end, and then with what recall finds of the rest."""
 
 import shlex
 import shutil
@@ -18,7 +18,9 @@ from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.history import Entry
 from threadkeep.memory.memory import Memory
+from threadkeep.memory.session import Session
 from threadkeep.stores.sql import SQLStore
+from threadkeep.strategies.sliding_window import SlidingWindow
 from threadkeep.terminal.conversation import INSTRUCTIONS, QUESTIONS, Question, said
 from threadkeep.terminal.listing import day, show_line
 from threadkeep.terminal.screen import figures, line, show_reply
@@ -27,7 +29,7 @@ BUDGET = Budget(1000, reply=48)
 """Far less than the model could take: small enough that a conversation of three weeks does not fit."""
 WINDOW = 1024
 """What the model is loaded with."""
-SESSION = "demo"
+SESSION, RECALLING = "demo", "demo with recall"
 SHOWN_ENDS = 4
 """Entries shown of each end of the conversation."""
 AFTERWARDS = (
@@ -59,10 +61,15 @@ def demo(console: Console, backend: Backend, store: SQLStore, path: Path) -> Non
     """Store the conversation in a fresh database, ask the questions, and say what the window lost."""
     began = time.perf_counter()
     console.print(Text.assemble(("threadkeep demo", "bold"), f"  ·  {backend.name}  ·  {path}\n"), soft_wrap=True)
-    with Memory(store, backend=backend, budget=BUDGET, instructions=INSTRUCTIONS) as memory:
-        log = _store(console, memory)
-        answered = [_ask(console, memory, log, number, question) for number, question in enumerate(QUESTIONS, 1)]
-    _conclude(console, answered)
+    with Memory(store, backend=backend, budget=BUDGET, instructions=INSTRUCTIONS, strategy=SlidingWindow()) as memory:
+        log = _store(memory, SESSION)
+        _introduce(console, log)
+        asked = enumerate(QUESTIONS, 1)
+        answered = [_ask(console, memory.session(SESSION), log, f"question {number} of {len(QUESTIONS)}", one) for number, one in asked]
+        _conclude(console, answered)
+        lost = [one.question for one in answered if not one.inside]
+        if lost:
+            _recall(console, Memory(store, backend=backend, budget=BUDGET, instructions=INSTRUCTIONS), lost)
     console.print(Text(f"\nIt took {time.perf_counter() - began:.0f} s. Nothing is lost from the database: look further with\n"))
     for command, why in AFTERWARDS:
         console.print(Text.assemble(f"  {_program()} {command} -d {shlex.quote(str(path))}", (f"   # {why}", "dim")), soft_wrap=True)
@@ -74,9 +81,12 @@ def _program() -> str:
     return "threadkeep" if called.name != "threadkeep" or shutil.which("threadkeep") else shlex.quote(str(called))
 
 
-def _store(console: Console, memory: Memory) -> list[Entry]:
-    session = memory.session(SESSION)
-    log = [session.append(message, created_at=at)[0] for message, at in said()]
+def _store(memory: Memory, name: str) -> list[Entry]:
+    session = memory.session(name)
+    return [session.append(message, created_at=at)[0] for message, at in said()]
+
+
+def _introduce(console: Console, log: Sequence[Entry]) -> None:
     console.print(f"A conversation of {len(log)} messages over three weeks, made up for this demo, is now in the database:\n")
     for entry in log[:SHOWN_ENDS]:
         show_line(console, entry)
@@ -84,15 +94,24 @@ def _store(console: Console, memory: Memory) -> list[Entry]:
     for entry in log[-SHOWN_ENDS:]:
         show_line(console, entry)
     stored = sum(entry.tokens for entry in log)
-    console.print(f"\n{stored:,} tokens are stored. A context may take {BUDGET.ceiling:,}, so the oldest entries stay out.")
-    return log
+    console.print(f"\n{stored:,} tokens are stored. A context may take {BUDGET.ceiling:,}, so a window leaves the oldest entries out.")
 
 
-def _ask(console: Console, memory: Memory, log: Sequence[Entry], number: int, question: Question) -> Answered:
+def _recall(console: Console, memory: Memory, lost: Sequence[Question]) -> None:
+    """Ask what the window had lost once more, of the same conversation with the default strategy."""
     console.print()
-    console.rule(Text(f"question {number} of {len(QUESTIONS)}", style="dim"), style="dim", align="left")
+    console.rule(Text("the same with the default strategy: a smaller window, and recall", style="bold"), style="dim", align="left")
+    log = _store(memory, RECALLING)
+    answered = [_ask(console, memory.session(RECALLING), log, "asked again", question) for question in lost]
+    found, right = sum(one.inside for one in answered), sum(one.right for one in answered)
+    console.print(f"\nRecall found {found} of {len(lost)} facts that the window had lost; {right} of {len(lost)} answered rightly.")
+
+
+def _ask(console: Console, session: Session, log: Sequence[Entry], heading: str, question: Question) -> Answered:
+    console.print()
+    console.rule(Text(heading, style="dim"), style="dim", align="left")
     console.print(Text(f"  you  {question.text}", style="bold"))
-    with memory.session(SESSION).stream(question.text) as stream:
+    with session.stream(question.text) as stream:
         context = stream.context
         show_reply(console, stream, "model  ")
     reply = stream.reply

@@ -10,10 +10,13 @@ from rich.text import Text
 
 from threadkeep.memory.history import Entry
 from threadkeep.memory.message import ImagePart, Message, TextPart
+from threadkeep.memory.searching import Found
 from threadkeep.stores.queries import Listed
 from threadkeep.terminal.screen import line, plain
 
 ROLE_STYLES = {"user": "bold", "assistant": "cyan", "tool": "yellow"}
+SMALLEST_PART = 0.005
+"""Parts of a score below this round to nothing."""
 LONGEST_URL = 60
 """Characters of a picture's address that are shown: one that carries the picture itself may have millions."""
 
@@ -64,6 +67,19 @@ def show_line(console: Console, entry: Entry) -> None:
         line(shown(entry.message)) + cut,
     )
     console.print(text, no_wrap=True, overflow="ellipsis")
+
+
+def show_found(console: Console, found: Found, *, named: bool) -> None:
+    """An entry that a search found, under a line with its score and what that is made of; `named`: with its session."""
+    parts = {"words": found.words, "meaning": found.meaning, "neighbours": found.neighbours, "date": found.date}
+    made_of = " + ".join(f"{name} {part:.2f}" for name, part in parts.items() if part >= SMALLEST_PART)
+    console.print(Text(f"{found.score:.2f}  {made_of}" + (f"  · {line(found.session)}" if named else ""), style="green"))
+    show_entry(console, found.entry)
+
+
+def found_data(found: Found) -> dict[str, object]:
+    parts = {"words": found.words, "meaning": found.meaning, "neighbours": found.neighbours, "date": found.date}
+    return {"session": found.session, "score": found.score, "parts": parts, **entry_data(found.entry)}
 
 
 def entry_data(entry: Entry) -> dict[str, object]:

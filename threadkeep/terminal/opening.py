@@ -9,6 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from threadkeep.backends.base import Backend
 from threadkeep.backends.llama_cpp import LlamaCpp
+from threadkeep.embedders.base import Embedder
 from threadkeep.memory.errors import InvalidSetting, NotFound
 from threadkeep.memory.memory import Memory
 
@@ -22,13 +23,13 @@ def open_backend(console: Console, model: str, window: int, cache: Path | None, 
     return backend
 
 
-def open_stored(database: str) -> Memory:
-    """A memory that only looks at what is stored: it loads no model, and makes no database."""
+def open_stored(database: str, embedder: Embedder | None = None) -> Memory:
+    """A memory that only looks at what is stored: it loads no model that answers, and makes no database."""
     url = database_url(database)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         place = url.database or "in memory"
         raise NotFound(f"there is no database {place}: name another with --database, or begin one with `threadkeep chat`")
-    return Memory(url)
+    return Memory(url, embedder=embedder, upkeep=False)
 
 
 def database_url(database: str) -> URL:
