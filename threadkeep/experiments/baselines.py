@@ -15,14 +15,12 @@ from threadkeep import Budget, Entry, History, InvalidSetting, Pick
 
 STOP_WORDS = frozenset(
     (
-        "a about above after again against all am an and any are as at be because been before being below between both but by can did do "
-        "does doing down during each few for from further had has have having he her here hers him his how i if in into is it its just me "
-        "more most my no nor not now of off on once only or other our out over own same she so some such than that the their theirs them "
-        "then there these they this those through to too under until up very was we were what when where which while who whom why will "
-        "with you your yours"
+        "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was will with"
     ).split()
 )
-"""The Snowball project's list for English, but for its contractions."""
+"""Lucene's list for English."""
+COMMON = 0.01
+"""The least weight of a term: the formula's own would be below zero where over half of the texts hold it."""
 _WORD = re.compile(r"\w+")
 SITTING = timedelta(minutes=30)
 """A longer silence begins a new sitting."""
@@ -145,7 +143,7 @@ def _bm25(documents: Sequence[Counter[str]], question: Counter[str], k1: float, 
     scores = [0.0] * len(documents)
     for term in question:
         holding = [at for at, document in enumerate(documents) if term in document]
-        weight = math.log(1 + (len(documents) - len(holding) + 0.5) / (len(holding) + 0.5))
+        weight = max(COMMON, math.log((len(documents) - len(holding) + 0.5) / (len(holding) + 0.5)))
         for at in holding:
             frequency, length = documents[at][term], documents[at].total()
             scores[at] += weight * frequency * (k1 + 1) / (frequency + k1 * (1 - b + b * length / mean))

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from threadkeep import InvalidSetting, MissingExtra
+from threadkeep import Embedder, InvalidSetting, MissingExtra, SentenceTransformerEmbedder
 from threadkeep.experiments.base import ORACLE, Task
 from threadkeep.terminal.opening import open_backend
 from threadkeep.terminal.screen import line, open_console
@@ -72,6 +72,14 @@ def run(
         str | None,
         typer.Option(metavar="MODEL", help="A model that answers from every context, and is scored.", show_default="none is asked"),
     ] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model that gives messages vectors, for strategies that recall by meaning; kept for the next run.",
+            show_default="none have any",
+        ),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(envvar="THREADKEEP_CACHE", help="The folder of fetched models.", show_default="the user's cache")
     ] = None,
@@ -92,6 +100,7 @@ def run(
         folder=_folder(out),
         seed=seed,
         oracle=oracle,
+        embedder=None if embedder is None else _cached(embedder, cache),
     )
     bars = Bars(messages)
     try:
@@ -166,6 +175,12 @@ def report(
 def _turned(one: "Comparison", a: str, b: str) -> "Comparison":
     """The same comparison, told as A above B."""
     return one if one.a == a else replace(one, a=a, b=b, difference=-one.difference, low=-one.high, high=-one.low)
+
+
+def _cached(model: str, cache: Path | None) -> Embedder:
+    from threadkeep.experiments.embeddings import CachedEmbedder, default_path
+
+    return CachedEmbedder(SentenceTransformerEmbedder(model, cache=cache), default_path())
 
 
 def _window_for(budgets: Sequence[int]) -> int:

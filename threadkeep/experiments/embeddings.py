@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from threadkeep import InvalidSetting, StoreBusy, StoreError
+from threadkeep import Embedder, InvalidSetting, StoreBusy, StoreError
 
 Vectors: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[np.float32]]"
 Compute: TypeAlias = Callable[[list[str]], Vectors]
@@ -122,6 +122,34 @@ class EmbeddingCache:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+
+class CachedEmbedder:
+    """An embedder whose vectors are kept in a file, so that a second run computes none; of float16's precision, each of length 1.
+
+    Raises, beside what `inner` does, what `EmbeddingCache.embed` raises.
+    """
+
+    def __init__(self, inner: Embedder, path: Path | str) -> None:
+        self._inner = inner
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """The texts' vectors, shape (texts, dimensions), float32; of no texts, shape (0, 0)."""
+        found = EmbeddingCache(self._path, self.name).embed(texts, self._inner.embed)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        return found
+
+
+def default_path() -> Path:
+    """Where embeddings are kept if nothing else is said: `experiments/embeddings.db` in the user's cache folder."""
+    from platformdirs import user_cache_dir
+
+    return Path(user_cache_dir("threadkeep")) / "experiments" / "embeddings.db"
 
 
 def _batches(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:

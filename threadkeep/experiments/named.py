@@ -39,8 +39,9 @@ def known() -> list[str]:
 def named(text: str) -> Named:
     """The strategy that a text names.
 
-    Settings are keyword arguments with plain values (numbers, texts, True, False, None, lists). The name of a built-in one may also be
-    written as its file is: `sliding_window`.
+    Settings are keyword arguments with plain values (numbers, texts, True, False, None, lists) or built-in strategies, which may also
+    stand first: `Compose(SlidingWindow(), Recall(floor=0), shares=(0.25, 0.75))`. The name of a built-in one may also be written as its
+    file is: `sliding_window`.
 
     Raises:
         InvalidSetting: there is none of that name, or it takes no such settings; says which there are.
@@ -49,21 +50,16 @@ def named(text: str) -> Named:
     place, _, name = before.strip().rpartition(":")
     try:
         parsed = ast.parse((name + bracket + after).strip(), mode="eval").body
-        if isinstance(parsed, ast.Call) and isinstance(parsed.func, ast.Name) and not parsed.args:
-            settings = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in parsed.keywords if keyword.arg}
-            if len(settings) < len(parsed.keywords):
-                raise ValueError("** is not read")
-        elif isinstance(parsed, ast.Name):
-            settings = {}
-        else:
-            raise ValueError("not a name with keyword settings")
+        parts, settings = _arguments(text, parsed)
     except (SyntaxError, ValueError, TypeError) as error:
+        if isinstance(error, InvalidSetting):
+            raise
         raise InvalidSetting(
             f"strategy {text!r}: write Name, Name(setting=value), package.module:Name(…) or file.py:Name(…) ({error})"
         ) from None
     made = _class(text, place, name)
     try:
-        strategy = made(**settings)
+        strategy = made(*parts, **settings)
     except InvalidSetting:
         raise
     except Exception as error:
@@ -71,6 +67,38 @@ def named(text: str) -> Named:
     if not isinstance(strategy, Strategy):
         raise InvalidSetting(f"strategy {text!r}: {name} has no method pick(history, budget)")
     return Named(text, strategy)
+
+
+def _arguments(text: str, written: ast.expr) -> tuple[list[Strategy], dict[str, object]]:
+    """What stands in the brackets: the strategies that are its parts, and its settings.
+
+    Raises:
+        ValueError: it is no name with settings.
+        InvalidSetting: a part is none.
+    """
+    if isinstance(written, ast.Name):
+        return [], {}
+    if not isinstance(written, ast.Call) or not isinstance(written.func, ast.Name):
+        raise ValueError("not a name with keyword settings")
+    parts = [_part(text, part) for part in written.args]
+    settings = {keyword.arg: _setting(text, keyword.value) for keyword in written.keywords if keyword.arg}
+    if len(settings) < len(written.keywords):
+        raise ValueError("** is not read")
+    return parts, settings
+
+
+def _setting(text: str, written: ast.expr) -> object:
+    return _part(text, written) if isinstance(written, ast.Call) else ast.literal_eval(written)
+
+
+def _part(text: str, written: ast.expr) -> Strategy:
+    """A strategy within another, by its name."""
+    if not isinstance(written, ast.Call | ast.Name):
+        raise ValueError("what stands without a name is a strategy, such as SlidingWindow()")
+    try:
+        return named(ast.unparse(written)).strategy
+    except InvalidSetting as error:
+        raise InvalidSetting(f"strategy {text!r}: {error}") from None
 
 
 def code_of(strategy: Strategy) -> str:

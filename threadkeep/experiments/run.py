@@ -13,6 +13,8 @@ from threadkeep import (
     Budget,
     CannotFit,
     Context,
+    Embedder,
+    EmbedderError,
     Entry,
     History,
     InvalidSetting,
@@ -21,6 +23,7 @@ from threadkeep import (
     Pick,
     Session,
     Strategy,
+    StrategyError,
     TiktokenCounter,
 )
 from threadkeep.experiments.answers import INSTRUCTIONS, MOST_TOKENS, Scores, answered_by, scored
@@ -47,6 +50,9 @@ class Plan:
     oracle: bool = True
     answers: Backend | None = None
     """Answers each question that has known answers, from each context; it is left open. None: no model is asked."""
+    embedder: Embedder | None = None
+    """Gives messages and questions vectors, for strategies that recall by them; a `CachedEmbedder` computes each text once. None: none
+    have any."""
 
     def __post_init__(self) -> None:
         if not (self.tasks and self.strategies and self.budgets):
@@ -85,10 +91,12 @@ def run(plan: Plan, progress: Progress) -> list[Ran]:
 
     Raises:
         DatasetError: a task's files are not as published, or a question does not fit its conversation.
+        EmbedderError: the plan's embedder failed.
         InvalidSetting: the folder holds another run.
     """
     done = []
     asked = f" {plan.answers.name} {MOST_TOKENS} {INSTRUCTIONS}" if plan.answers else ""
+    asked += f" {plan.embedder.name}" if plan.embedder else ""
     code = {ORACLE: asked, **{row.name: code_of(row.strategy) + asked for row in plan.strategies}}
     for task, path in plan.tasks:
         dataset = task.load(path)
@@ -127,13 +135,15 @@ class _Conversation:
         self._conversation = conversation
         self._questions = sorted(questions, key=lambda question: (question.after, question.name))
         self._cells = cells
-        self._answers = plan.answers
+        self._answers, self._embedder = plan.answers, plan.embedder
         rows = [*plan.strategies, *([Named(ORACLE, _Gold(()))] if plan.oracle else [])]
         wanted = [(row, Cell(task, conversation.name, row.name, budget)) for row in rows for budget in plan.budgets]
         self._wanted = [(row, cell) for row, cell in wanted if cell not in cells]
         self._outcomes: dict[Cell, list[Outcome]] = {cell: [] for _, cell in self._wanted}
         self._failed: set[Cell] = set()
         self._warm_at: dict[str, int] = {}
+        self._kept_up_at = 0
+        self._not_kept_up: dict[str, str] = {}
         self._replays: dict[Cell, _Replay] = {}
 
     def run(self, *, replay: bool) -> None:
@@ -145,11 +155,14 @@ class _Conversation:
         with tempfile.TemporaryDirectory() as folder:
             counter = TiktokenCounter("o200k_base")
             url = f"sqlite:///{folder}/conversation.db"
-            with Memory(url, counter=counter, backend=self._answers, budget=Budget(1_000_000)) as memory:
+            with Memory(
+                url, counter=counter, backend=self._answers, embedder=self._embedder, budget=Budget(1_000_000), upkeep=False
+            ) as memory:
                 session = memory.session(self._conversation.name[:255], instructions=INSTRUCTIONS if self._answers else None)
                 waiting = list(self._questions)
                 for at in range(len(said) + 1):
                     while waiting and waiting[0].after == at:
+                        self._keep_up(memory, session, counter, at)
                         self._ask(session, waiting.pop(0))
                     if at < len(said):
                         if at in replayed:
@@ -158,6 +171,22 @@ class _Conversation:
         for _, cell in self._wanted:
             seen = self._replays.get(cell)
             self._cells.add(cell, self._outcomes[cell], None if seen is None else (seen.shared, seen.total))
+
+    def _keep_up(self, memory: Memory, session: Session, counter: TiktokenCounter, at: int) -> None:
+        """Make the vectors and the summaries that are due of what was said so far, as the time between two turns would."""
+        if self._kept_up_at == at:
+            return
+        self._kept_up_at = at
+        for done in session.upkeep() if self._embedder else ():
+            if done.error:
+                raise EmbedderError(done.error)
+        strategies = {row.name: row.strategy for row, cell in self._wanted if cell not in self._failed}
+        for name, strategy in strategies.items():
+            if hasattr(strategy, "recipes"):
+                own = Memory(memory.store, strategy=strategy, counter=counter, budget=Budget(1_000_000), upkeep=False)
+                for done in own.session(session.name).upkeep():
+                    if done.error:
+                        self._not_kept_up[name] = f"upkeep of {done.kind} failed: {done.error}"
 
     def _ask(self, session: Session, question: Question) -> None:
         """One question, with every strategy at every budget that is still wanted."""
@@ -173,6 +202,8 @@ class _Conversation:
             begun = time.perf_counter()
             context, error, cannot_fit = None, None, False
             try:
+                if row.name in self._not_kept_up:
+                    raise StrategyError(self._not_kept_up[row.name])
                 context = session.context(question.text, strategy=rows, budget=Budget(cell.budget))
             except CannotFit:
                 cannot_fit = True

@@ -41,6 +41,7 @@ def summarise(plan: Plan, ran: Sequence[Ran]) -> dict[str, object]:
             "budgets": list(plan.budgets),
             "oracle": plan.oracle,
             "answers": plan.answers.name if plan.answers else None,
+            "embedder": plan.embedder.name if plan.embedder else None,
         },
         "tasks": {each.task.name: _task(each) for each in ran},
         "cells": [_cell(each, row, budget, plan.seed) for each in ran for row in _rows(plan) for budget in plan.budgets],
