@@ -9,9 +9,12 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from threadkeep.backends.tiktoken_counter import TiktokenCounter
 from threadkeep.memory.budget import Budget
@@ -20,11 +23,14 @@ from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import Message
 from threadkeep.memory.setup import Setup
 from threadkeep.stores.engine import BUSY_MS
+from threadkeep.stores.rows import Vector
 from threadkeep.stores.sql import SQLStore
+from threadkeep.strategies.sliding_window import SlidingWindow
 
 KEPT = Path(tempfile.gettempdir()) / "threadkeep-benchmarks"
 OWNER, SESSION = "ada", "long"
 BATCH = 2_000
+MODEL, DIMENSIONS = "random", 384
 WORDS = (
     "train ticket order window garden letter market river winter summer doctor coffee number street planet camera bottle kitchen island "
     "music paper silver yellow orange purple simple gentle sudden bitter narrow forest harbour engine pencil basket candle mirror pocket "
@@ -50,21 +56,43 @@ def session_of(messages: int) -> Path:
 
     The same 2,000 messages come again and again: counted and analysed once, since reading does not mind.
     """
-    path = KEPT / f"session-{messages}" / "chat.db"
+    return _built(f"session-{messages}", {SESSION: messages}, vectors=False)
+
+
+def embedded(sessions: int, messages: int) -> Path:
+    """A database with so many sessions of one owner, of so many messages each with a random vector under the name `MODEL`."""
+    names = [SESSION, *(f"session {number}" for number in range(1, sessions))]
+    return _built(f"embedded-{sessions}-{messages}", dict.fromkeys(names, messages), vectors=True)
+
+
+def _built(folder: str, sessions: Mapping[str, int], *, vectors: bool) -> Path:
+    path = KEPT / folder / "chat.db"
     if path.exists():
         return path
     building = path.parent.with_suffix(".building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     store = SQLStore(f"sqlite:///{building / 'chat.db'}")
-    setup = Setup(store, None, None, Budget(4096), TiktokenCounter("o200k_base"), None)
-    prepared = [setup.prepare(message) for message in conversation(random.Random(7), min(messages, BATCH), words=(8, 22))]
-    for done in range(0, messages, BATCH):
-        batch = prepared[: messages - done]
-        store.append(OWNER, SESSION, batch, key=None, tokenizer=setup.counting.name, is_dead=is_dead, settle_draft=setup.prepare_draft)
+    setup = Setup(store, None, None, Budget(4096), TiktokenCounter("o200k_base"), None, None, upkeep=False)
+    most = max(sessions.values())
+    prepared = [setup.prepare(message) for message in conversation(random.Random(7), min(most, BATCH), words=(8, 22))]
+    rng = np.random.default_rng(7)
+    for name, messages in sessions.items():
+        for done in range(0, messages, BATCH):
+            batch = prepared[: messages - done]
+            if vectors:
+                made = random_vectors(rng, len(batch))
+                batch = [replace(one, vector=Vector(MODEL, vector.tobytes())) for one, vector in zip(batch, made, strict=True)]
+            store.append(OWNER, name, batch, key=None, tokenizer=setup.counting.name, is_dead=is_dead, settle_draft=setup.prepare_draft)
     store.close()
     building.rename(path.parent)
     return path
+
+
+def random_vectors(rng: np.random.Generator, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float16]]:
+    """Vectors of length 1 as they are stored, shape (count, DIMENSIONS)."""
+    made = rng.standard_normal((count, DIMENSIONS))
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype("<f2")
 
 
 @contextmanager
@@ -76,7 +104,7 @@ def copied(path: Path) -> Iterator[Path]:
 
 def memory_on(path: Path, window: int = 4096) -> Memory:
     """A memory without a model on a database, counting as OpenAI's models do."""
-    return Memory(f"sqlite:///{path}", budget=Budget(window), counter=TiktokenCounter("o200k_base"))
+    return Memory(f"sqlite:///{path}", budget=Budget(window), counter=TiktokenCounter("o200k_base"), strategy=SlidingWindow())
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from threadkeep.memory.budget import Budget
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.tokens import Count
+from threadkeep.strategies.sliding_window import SlidingWindow
 
 TURNS = 300
 
@@ -56,7 +57,9 @@ def main() -> None:
     instructions = "You help the customers of a small railway. " * 10
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/chat.db"
-        with Memory(url, backend=backend, counter=counter, budget=Budget(2_000), instructions=instructions) as memory:
+        with Memory(
+            url, backend=backend, counter=counter, budget=Budget(2_000), instructions=instructions, strategy=SlidingWindow()
+        ) as memory:
             session = memory.session("counted", owner="ada")
             for _ in range(TURNS):
                 session.chat(text(rng, 10, 20))
