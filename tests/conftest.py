@@ -1,20 +1,28 @@
 """What all tests share: how hypothesis searches, no real model by accident, and a memory in a file of its own."""
 
+import importlib.machinery
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("threadkeep.testing", "threadkeep.store_contract")
+pytest.register_assert_rewrite("threadkeep.testing", "threadkeep.store_contract", "threadkeep.embedder_contract")
 
 from threadkeep import Budget, Context, Memory, ScriptedBackend, Session, TiktokenCounter  # noqa: E402  # the rewriting comes first
 from threadkeep.backends import llama_cpp, llama_engine  # noqa: E402
+from threadkeep.embedders import sentence_transformer  # noqa: E402
 from threadkeep.models.fetch import locate  # noqa: E402
 from threadkeep.models.registry import MODELS  # noqa: E402
 
-settings.register_profile("threadkeep", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI")))
+settings.register_profile(
+    "threadkeep", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
 settings.register_profile("thorough", settings.get_profile("threadkeep"), max_examples=10_000, derandomize=False)  # --hypothesis-profile
 settings.load_profile("threadkeep")
 
@@ -29,7 +37,8 @@ def no_model_by_accident(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
         pytest.fail("this test asks a real model: mark it with @pytest.mark.model, or give its Memory a ScriptedBackend")
 
     monkeypatch.setattr(llama_engine, "_start", refuse)
-    monkeypatch.setattr(llama_cpp, "locate", lambda model, **more: refuse() if model in MODELS else locate(model, **more))
+    for module in (llama_cpp, sentence_transformer):
+        monkeypatch.setattr(module, "locate", lambda model, **more: refuse() if model in MODELS else locate(model, **more))
 
 
 def echo(context: Context) -> str:
@@ -59,3 +68,49 @@ def memory(url: str) -> Iterator[Memory]:
 def session(memory: Memory) -> Session:
     """A session there."""
     return memory.session("chat", owner="ada")
+
+
+class FakeLibrary:
+    """Stands for sentence-transformers and what it needs: three numbers a text, and the record of what it was asked."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.asked: list[list[str]] = []
+        self.fails: str | None = None
+        self.number = 1.0
+
+    def load(self, folder: str, *, local_files_only: bool) -> "FakeLibrary":
+        if self.fails:
+            raise OSError(self.fails)
+        self.loaded.append(folder)
+        return self
+
+    max_seq_length = 256
+    device = SimpleNamespace(type="cpu")
+
+    def encode(self, texts: list[str], *, batch_size: int, convert_to_numpy: bool, show_progress_bar: bool) -> object:
+        if self.fails:
+            raise RuntimeError(self.fails)
+        self.asked.append(texts)
+        found = [[1 + 9 * (word in text.casefold()) for word in ("hen", "boat", "rain")] for text in texts]
+        return np.array(found, dtype=np.float32) * self.number
+
+
+@pytest.fixture
+def fake_sentence_transformers(monkeypatch: pytest.MonkeyPatch) -> FakeLibrary:
+    """A library in the place of the real one, whether that is installed or not."""
+    library = FakeLibrary()
+    bars = SimpleNamespace(is_progress_bar_enabled=lambda: True, disable_progress_bar=lambda: None, enable_progress_bar=lambda: None)
+    torch: dict[str, object] = {"autocast": lambda device, dtype, enabled: nullcontext(), "bfloat16": None, "cpu": SimpleNamespace()}
+    modules: dict[str, dict[str, object]] = {
+        "sentence_transformers": {"SentenceTransformer": library.load},
+        "transformers": {},
+        "transformers.utils": {"logging": bars},
+        "torch": torch,
+    }
+    for name, content in modules.items():
+        module = ModuleType(name)
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    return library

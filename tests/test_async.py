@@ -3,13 +3,28 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import pytest
 from conftest import echo
+from sqlalchemy import create_engine, event
 
-from threadkeep import AsyncMemory, AsyncSession, Budget, Conflict, LeaseLost, Memory, Message, ScriptedBackend, TiktokenCounter, ToolCall
+from threadkeep import (
+    AsyncMemory,
+    AsyncSession,
+    Budget,
+    Conflict,
+    Context,
+    History,
+    LeaseLost,
+    Message,
+    Pick,
+    ScriptedBackend,
+    SlidingWindow,
+    TiktokenCounter,
+    ToolCall,
+)
 from threadkeep.memory.tokens import Count
 
 BUDGET = Budget(4000, reply=500)
@@ -303,32 +318,37 @@ def test_a_superseded_turn_learns_it(url: str) -> None:
     run(work, url)
 
 
-async def ticks(late: list[float]) -> AsyncIterator[None]:
-    while True:
-        began = time.perf_counter()
-        await asyncio.sleep(0.001)
-        late.append(time.perf_counter() - began)
-        yield
+def test_nothing_of_twenty_turns_at_once_runs_on_the_loop(url: str) -> None:
+    worked: set[int] = set()
 
+    class Watched(TiktokenCounter):
+        def count(self, message: Message) -> Count:
+            worked.add(threading.get_ident())
+            return super().count(message)
 
-def test_twenty_turns_at_once_do_not_hold_up_the_loop(url: str, counter: TiktokenCounter) -> None:
-    with Memory(url, counter=counter, budget=BUDGET) as memory:
-        for number in range(20):
-            memory.session(f"session {number}").append(*(f"message {at} " * 10 for at in range(300)))
+    class Noting(SlidingWindow):
+        def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
+            worked.add(threading.get_ident())
+            return super().pick(history, budget)
 
-    async def work(memory: AsyncMemory) -> None:
-        late: list[float] = []
+    def reply(context: Context) -> str:
+        worked.add(threading.get_ident())
+        return echo(context)
 
-        async def tick() -> None:
-            async for _ in ticks(late):
-                pass
+    async def work() -> None:
+        engine = create_engine(url)
+        event.listen(engine, "before_cursor_execute", lambda *_: worked.add(threading.get_ident()))
+        async with AsyncMemory(
+            engine, backend=ScriptedBackend(reply), budget=Budget(50), counter=Watched("o200k_base"), strategy=Noting()
+        ) as memory:
+            sessions = [memory.session(f"session {number}") for number in range(20)]
+            for _ in range(2):
+                await asyncio.gather(*(session.chat("Hello, a message of several words, so that two do not fit") for session in sessions))
+        engine.dispose()
 
-        ticker = asyncio.create_task(tick())
-        await asyncio.gather(*(memory.session(f"session {number}").chat("Hello") for number in range(20)))
-        ticker.cancel()
-        assert max(late) < 0.15
-
-    run(work, url, ScriptedBackend(lambda _: "a reply of several words", delay=0.01))
+    asyncio.run(work())
+    assert worked
+    assert threading.get_ident() not in worked
 
 
 def test_no_thread_is_left_reading(url: str) -> None:

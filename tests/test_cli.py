@@ -20,7 +20,7 @@ from threadkeep.cli import app
 from threadkeep.terminal.conversation import QUESTIONS, said
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["demo", "chat", "sessions", "show", "explain", "migrate", "models", "experiment"]
+COMMANDS = ["demo", "chat", "sessions", "show", "explain", "search", "upkeep", "migrate", "models", "experiment"]
 
 Answers = Callable[[Context], str]
 
@@ -210,9 +210,9 @@ class TestLooking:
         assert list(terminal.folder.iterdir()) == []
 
     def test_migrate_makes_the_tables_and_says_their_version(self, terminal: Terminal) -> None:
-        assert "version 0001" in terminal.run("migrate")
+        assert "version 0002" in terminal.run("migrate")
         assert "no session" in terminal.run("sessions")
-        assert "version 0001" in terminal.run("migrate", "--database", f"sqlite:///{terminal.database}")
+        assert "version 0002" in terminal.run("migrate", "--database", f"sqlite:///{terminal.database}")
 
 
 class TestErrors:
@@ -426,8 +426,9 @@ class TestDemo:
 
         assert "Inside the window: 3 of 3 answered rightly." in output
         assert "Outside: 0 of 2. The model was never shown Biscuit or Ghent" in output
+        assert "Recall found 2 of 2 facts that the window had lost; 2 of 2 answered rightly." in output
         assert output.count("begins as the turn before") >= len(QUESTIONS) - 2, "the cut may move once, where a counter counts otherwise"
-        assert output.count("left out") == len(QUESTIONS)
+        assert output.count("left out") >= len(QUESTIONS)
         assert max(map(len, output.splitlines())) <= 100
         assert "\x1b" not in output
         assert terminal.closed == 1

@@ -81,6 +81,19 @@ def test_a_strategy_of_ones_own_keeps_the_beginning_and_the_end(tmp_path: Path) 
     assert "BeginningAndEnd(first=2)" in output
 
 
+def test_owner_memory(tmp_path: Path) -> None:
+    output = run("owner_memory.py", folder=tmp_path)
+    assert output.count("XJ-4471") == 2
+    assert "in monday] user: The serial number" in output
+    assert "QQ-9000" not in output
+
+
+def test_a_summariser_of_ones_own_writes_what_the_window_no_longer_shows(tmp_path: Path) -> None:
+    output = run("own_summariser.py", folder=tmp_path)
+
+    assert output == "Summary of what was said before:\nMy lamp broke. The shade is cracked.\n"
+
+
 def test_a_client_of_ones_own_is_asked_once_for_each_request(tmp_path: Path, provider: tuple[str, list[dict[str, object]]]) -> None:
     url, asked = provider
     environment = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none is needed here"}

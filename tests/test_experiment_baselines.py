@@ -54,9 +54,9 @@ def test_bm25_takes_the_best_first_and_then_what_still_fits(tmp_path: Path) -> N
 
 def test_bm25_scores_as_its_formula_says(tmp_path: Path) -> None:
     context = asked(tmp_path, BM25Turns(k1=1.2, b=0.5), question="dentist")
-    # one message of six holds the word, once: idf = ln(1 + 5.5 / 1.5); it has 4 terms, the mean is 23 / 6
-    mean = (4 + 3 + 4 + 3 + 4 + 5) / 6
-    expected = math.log(1 + 5.5 / 1.5) * 2.2 / (1 + 1.2 * (0.5 + 0.5 * 4 / mean))
+    # one message of six holds the word, once: idf = ln(5.5 / 1.5); it has 5 terms, the mean is 25 / 6
+    mean = (4 + 3 + 5 + 3 + 5 + 5) / 6
+    expected = math.log(5.5 / 1.5) * 2.2 / (1 + 1.2 * (0.5 + 0.5 * 5 / mean))
     scores = {pick.seqs: pick.score for pick in context.picks if pick.score}
     assert scores == {(5,): pytest.approx(expected, abs=1e-5)}
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import FakeLibrary
 from typer.testing import CliRunner
 
 from threadkeep import ScriptedBackend
@@ -192,6 +193,22 @@ def test_a_model_answers_from_every_context_and_is_scored(terminal: Terminal, mo
     cell = cells_of(terminal.results())["LastMessages"]
     assert (cell["answer_f1"], cell["answer_em"], cell["answer_contains"]) == (0.5, 0.5, 0.5)
     assert opened == [("any", 448, 0)]
+
+
+def test_messages_are_given_vectors_by_the_model_that_is_named(
+    terminal: Terminal, fake_sentence_transformers: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (terminal.folder / "model").mkdir()
+    monkeypatch.setattr("threadkeep.experiments.embeddings.default_path", lambda: terminal.folder / "embeddings.db")
+    wanted = "run", "--task", f"locomo={terminal.chats()}", "--strategy", "LastMessages", "--budget", "256", "--embedder", "model"
+
+    terminal.run(*wanted, "--out", "first")
+    asked = sum(len(texts) for texts in fake_sentence_transformers.asked)
+    terminal.run(*wanted, "--out", "second")
+
+    assert asked > 0
+    assert sum(len(texts) for texts in fake_sentence_transformers.asked) == asked
+    assert terminal.results("first")["settings"]["embedder"].startswith("model@")  # type: ignore[index]  # JSON
 
 
 def test_the_same_command_twice_gives_the_same_bytes_but_for_times(terminal: Terminal) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import FakeLibrary
 
-from threadkeep import Budget, InvalidSetting, Memory, Message, MissingExtra, ModelUnavailable, StoreError
-from threadkeep.experiments import dense
+from threadkeep import Budget, Embedder, InvalidSetting, Memory, Message, MissingExtra, ModelUnavailable, StoreError
+from threadkeep.embedders.hashed import HashedEmbedder
 from threadkeep.experiments.dense import DenseTurns
-from threadkeep.experiments.embeddings import BATCH, EmbeddingCache, Vectors
+from threadkeep.experiments.embeddings import BATCH, CachedEmbedder, EmbeddingCache, Vectors
 from threadkeep.experiments.named import named
 
 
@@ -181,30 +182,21 @@ def test_two_processes_share_a_file(path: Path) -> None:
     assert [process.wait(timeout=60) for process in running] == [0, 0]
 
 
-FAKE = """
-import numpy as np
-
-class SentenceTransformer:
-    loaded = 0
-
-    def __init__(self, folder):
-        type(self).loaded += 1
-
-    def encode(self, texts, *, batch_size, normalize_embeddings, convert_to_numpy, show_progress_bar):
-        found = np.array([[1 + 9 * (word in text.lower()) for word in ("hen", "boat", "rain")] for text in texts], dtype=np.float32)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
-"""
+def test_an_embedder_with_a_cache_is_an_embedder(path: Path) -> None:
+    cached = CachedEmbedder(HashedEmbedder(), path)
+    assert isinstance(cached, Embedder)
+    assert cached.name == HashedEmbedder().name
+    texts = ["My hen is called Ada.", "What is my hen called?", ""]
+    assert np.abs(cached.embed(texts) - HashedEmbedder().embed(texts)).max() < 1e-3
+    assert np.linalg.norm(cached.embed(texts), axis=1) == pytest.approx(np.ones(3), abs=1e-6)
+    assert cached.embed(texts).tobytes() == CachedEmbedder(HashedEmbedder(), path).embed(texts).tobytes()
+    assert cached.embed([]).shape == (0, 0)
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that stands for a model, and a library that embeds by three words."""
-    (tmp_path / "library").mkdir()
-    (tmp_path / "library" / "sentence_transformers.py").write_text(FAKE)
-    monkeypatch.syspath_prepend(tmp_path / "library")
-    monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
+def model(fake_sentence_transformers: FakeLibrary, tmp_path: Path) -> Path:
+    """A folder that stands for a model."""
     (tmp_path / "model").mkdir()
-    dense._model.cache_clear()
     return tmp_path / "model"
 
 
@@ -220,16 +212,16 @@ def test_the_dense_baseline_keeps_what_is_nearest_to_the_question(model: Path, p
     assert "Ada" in context.typed_messages()[0].text
 
 
-def test_the_dense_baseline_loads_no_model_where_all_is_known(model: Path, path: Path, memory: Memory) -> None:
+def test_the_dense_baseline_loads_no_model_where_all_is_known(
+    model: Path, fake_sentence_transformers: FakeLibrary, path: Path, memory: Memory
+) -> None:
     session = memory.session("farm")
     session.append(Message.user("The hen is called Ada. " * 100), Message.assistant("I see. " * 100))
-    strategy = DenseTurns(str(model), str(path))
-    first = session.context("And the boat?", strategy=strategy, budget=Budget(600))
-    dense._model.cache_clear()
-    library = sys.modules["sentence_transformers"]
-    loaded = library.SentenceTransformer.loaded
-    assert session.context("And the boat?", strategy=strategy, budget=Budget(600)).messages == first.messages
-    assert library.SentenceTransformer.loaded == loaded == 1
+    first = session.context("And the boat?", strategy=DenseTurns(str(model), str(path)), budget=Budget(600))
+    assert fake_sentence_transformers.loaded == [str(model)]
+    fake_sentence_transformers.fails = "it is not to be asked"
+    again = session.context("And the boat?", strategy=DenseTurns(str(model), str(path)), budget=Budget(600))
+    assert again.messages == first.messages
 
 
 def test_the_dense_baseline_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

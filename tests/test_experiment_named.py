@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from threadkeep import InvalidSetting, SlidingWindow
+from threadkeep import ClearToolResults, Compose, InvalidSetting, Recall, SlidingWindow
 from threadkeep.experiments.baselines import BM25Turns, RandomMessages
 from threadkeep.experiments.named import code_of, known, named
 
@@ -50,6 +50,18 @@ def test_a_built_in_strategy_needs_only_its_name() -> None:
 def test_a_built_in_strategy_may_be_written_as_its_file_is() -> None:
     assert named("sliding_window(step=0.5)").strategy == SlidingWindow(0.5)
     assert named("bm25_turns").strategy == BM25Turns()
+
+
+def test_a_strategy_may_have_others_as_its_parts() -> None:
+    asked = named("Compose(SlidingWindow(step=0.5), recall(floor=0), shares=(0.3, 0.7))")
+    assert repr(asked.strategy) == repr(Compose(SlidingWindow(step=0.5), Recall(floor=0), shares=(0.3, 0.7)))
+    assert repr(named("ClearToolResults(inner=SlidingWindow())").strategy) == repr(ClearToolResults(SlidingWindow()))
+
+
+@pytest.mark.parametrize("text", ["Compose(3, shares=(1,))", "Compose(Nothing(), shares=(1,))", "Compose(SlidingWindow(), shares=(2,))"])
+def test_a_part_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="Compose"):
+        named(text)
 
 
 def test_settings_are_read_and_the_name_in_reports_is_what_was_asked() -> None:

@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from threadkeep import BackendError, Budget, Context, History, InvalidSetting, Message, Pick, ScriptedBackend, TiktokenCounter
+from threadkeep import (
+    BackendError,
+    Budget,
+    Context,
+    EmbedderError,
+    History,
+    InvalidSetting,
+    Message,
+    Pick,
+    ScriptedBackend,
+    TiktokenCounter,
+)
+from threadkeep.embedders.hashed import HashedEmbedder
 from threadkeep.experiments import cells as cells_file
 from threadkeep.experiments import run as run_file
 from threadkeep.experiments.base import Conversation, Dataset, DatasetError, Question, Said
@@ -21,6 +33,7 @@ from threadkeep.experiments.report import write_json
 from threadkeep.experiments.run import Plan, Ran, run
 from threadkeep.experiments.summary import interval, summarise
 from threadkeep.experiments.tasks import Planted
+from threadkeep.memory.history import Summary
 
 BEGUN = datetime(2026, 1, 1, 9, tzinfo=UTC)
 
@@ -503,3 +516,72 @@ def test_the_settings_of_a_run_stand_in_its_results(tmp_path: Path) -> None:
     assert found["made"]["counter"] == TiktokenCounter("o200k_base").name
     settings = {"tasks": {"made": None}, "strategies": ["SlidingWindow", "BM25Turns"], "budgets": [60], "oracle": True}
     assert found["settings"].items() >= settings.items()
+
+
+# ---- upkeep: vectors and summaries ----
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The entry whose vector is nearest to the question's."""
+
+    def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
+        index = history.index()
+        if index.vectors is None or index.query is None:
+            return []
+        assert np.linalg.norm(index.vectors, axis=1) == pytest.approx(np.ones(len(index)), abs=1e-2), "every entry before has a vector"
+        row = int(np.argmax(index.vectors @ index.query))
+        return [Pick.of(index.lookup.entries([row]), "near")]
+
+
+def test_an_embedder_gives_what_was_said_its_vectors_before_anything_is_asked(tmp_path: Path) -> None:
+    found = results(plan(tmp_path, Named("nearest", Nearest()), embedder=HashedEmbedder()))
+    assert row(found, "nearest")["evidence_recall"] == 1
+    assert found["settings"]["embedder"] == "hashed-words-256"
+    without = row(results(plan(tmp_path / "none", Named("nearest", Nearest()))), "nearest")
+    assert without["evidence_recall"] == 0.25, "one of four is asked when all fits"
+
+
+def test_cells_without_vectors_are_not_taken_for_those_with(tmp_path: Path) -> None:
+    without = row(results(plan(tmp_path, Named("nearest", Nearest()))), "nearest")
+    assert row(results(plan(tmp_path, Named("nearest", Nearest()), embedder=HashedEmbedder())), "nearest") != without
+
+
+def test_an_embedder_that_fails_ends_the_run_with_its_words(tmp_path: Path) -> None:
+    class Fails(HashedEmbedder):
+        def embed(self, texts: Sequence[str]) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+            raise EmbedderError("the model is gone")
+
+    with pytest.raises(EmbedderError, match="the model is gone"):
+        results(plan(tmp_path, Named("nearest", Nearest()), embedder=Fails()))
+
+
+@dataclass
+class Summarised:
+    """Shows the summaries that upkeep made of it."""
+
+    fails: bool = False
+    recipes: Sequence[str] = ("first words",)
+
+    def due(self, history: History, recipe: str) -> Callable[[], Summary] | None:
+        last = max((summary.last for summary in history.summaries(recipe)), default=0)
+        if last >= history.head.seq:
+            return None
+        if self.fails:
+            raise OSError("no words came")
+        said = history.entries([last + 1])[0].message.text
+        return lambda: Summary(1, last + 1, last + 1, said, 0, "test")
+
+    def pick(self, history: History, budget: Budget) -> Sequence[Pick]:
+        return [Pick((one.first,), one.tokens, "summed up", kind="summary", text=one.text) for one in history.summaries("first words")[:1]]
+
+
+def test_a_strategys_summaries_are_made_before_anything_is_asked(tmp_path: Path) -> None:
+    found = results(plan(tmp_path, Named("summarised", Summarised())))
+    assert row(found, "summarised")["answer_coverage"] > 0
+
+
+def test_a_strategy_whose_summaries_fail_is_named_and_the_others_finish(tmp_path: Path) -> None:
+    found = results(plan(tmp_path, Named("summarised", Summarised(fails=True)), named("SlidingWindow")))
+    assert "upkeep of summaries:first words failed: OSError: no words came" in row(found, "summarised")["error"]
+    assert row(found, "SlidingWindow")["error"] is None

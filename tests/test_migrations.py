@@ -1,11 +1,14 @@
 """The tables: made once whoever comes first, the same as the code says, an unknown version refused."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
@@ -114,3 +117,45 @@ def test_processes_that_open_a_new_file_at_once_make_its_tables_once(url: str, m
     assert sorted(said) == [f"hello from {number}" for number in range(4)]
     with memory.store.engine.connect() as connection:
         assert connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").all() == [(VERSIONS[-1],)]
+
+
+def migrated_to(url: str, version: str) -> None:
+    """The tables as an older release made them."""
+    engine = create_engine(url)
+    config = Config()
+    config.set_main_option("script_location", "threadkeep.stores:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+    engine.dispose()
+
+
+def test_metadata_of_version_0001_can_be_asked_for_afterwards(url: str, memory: Memory) -> None:
+    given = [
+        {"tags": ["fact", "home", "fact"], "importance": 0.9},
+        {"tags": "fact", "importance": "high"},
+        {"tags": ["fact", 3, "", "x" * 65, "half \ud800", "a\0b"], "importance": float(7)},
+        {"tags": {"fact": 1}, "importance": True, "else": 10**400},
+        {"importance": 10**400},
+        None,
+    ] * 400  # more than the migration reads at once
+    migrated_to(url, VERSIONS[0])
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO threadkeep_messages (owner_id, branch_id, seq, role, body, tokens, shown_tokens, exact, cum_tokens, cum_shown, "
+            "group_seq, turn_seq, status, metadata, created_us) VALUES (1, 2, ?, 'user', '{}', 1, 1, 1, 1, 1, 1, 1, 'complete', ?, 1)",
+            [(seq, None if metadata is None else json.dumps(metadata)) for seq, metadata in enumerate(given, 1)],
+        )
+    engine.dispose()
+
+    assert memory.store.migrate() == VERSIONS[-1]
+
+    with memory.store.engine.connect() as connection:
+        tags = connection.exec_driver_sql("SELECT seq, tag FROM threadkeep_tags WHERE owner_id = 1 AND branch_id = 2 ORDER BY seq, tag")
+        weighed = connection.exec_driver_sql("SELECT seq, importance FROM threadkeep_importances ORDER BY seq")
+        expected = [mark for at in range(1, 2400, 6) for mark in ((at, "fact"), (at, "home"), (at + 2, "fact"))]
+        assert tags.all() == expected
+        assert weighed.all() == [mark for at in range(1, 2400, 6) for mark in ((at, 0.9), (at + 2, 7.0))]
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, event
 
-from threadkeep import Budget, Memory, Message, Session, TiktokenCounter, ToolCall
+from threadkeep import Budget, Memory, Message, Session, SlidingWindow, TiktokenCounter, ToolCall
 
 BUDGET = Budget(700, reply=100)
 INDEXES = {
@@ -55,7 +55,7 @@ def turn(session: Session) -> None:
 @contextmanager
 def filled(url: str, counter: TiktokenCounter, messages: int) -> Iterator[tuple[Memory, Session]]:
     """A session of so many messages, a pin among them, and some of other sessions and owners beside it."""
-    with Memory(url, counter=counter, budget=BUDGET) as memory:
+    with Memory(url, counter=counter, budget=BUDGET, strategy=SlidingWindow()) as memory:
         for number in range(40):
             memory.session(f"session {number % 4}", owner=f"owner {number // 4}").append("a message", "and another", key="k")
         session = memory.session("chat", owner="ada")

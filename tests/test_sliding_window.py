@@ -64,7 +64,7 @@ def test_the_cut_moves_once_in_many_turns_and_otherwise_the_beginning_is_the_sam
     session = memory.session("s", instructions="Be kind.")
     contexts = []
     for number in range(80):
-        with session.turn(f"question {number}, with some words around it", max_tokens=3600) as turn:
+        with session.turn(f"question {number}, with some words around it", max_tokens=3600, strategy=SlidingWindow()) as turn:
             contexts.append(turn.context)
             turn.finish(f"answer {number}, and as many words around this one")
     pairs = list(pairwise(contexts))

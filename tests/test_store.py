@@ -19,14 +19,15 @@ from threadkeep import (
     Message,
     MissingExtra,
     ScriptedBackend,
+    SlidingWindow,
     SQLStore,
     StoreBusy,
     StoreError,
     TiktokenCounter,
 )
+from threadkeep.memory.analysis import terms
 from threadkeep.memory.tokens import Count
 from threadkeep.store_contract import texts
-from threadkeep.stores.analysis import terms
 from threadkeep.testing import StoreContract
 
 
@@ -191,7 +192,7 @@ def test_a_session_counted_by_two_tokenizers_still_fits(url: str, counter: Tikto
     for used in (counter, Letters("o200k_base"), counter):
         with Memory(url, counter=used, budget=Budget(300, reply=50)) as memory:
             memory.session("chat").append(*("what was said " * 5 for _ in range(30)))
-    with Memory(url, counter=counter, budget=Budget(300, reply=50)) as memory:
+    with Memory(url, counter=counter, budget=Budget(300, reply=50), strategy=SlidingWindow()) as memory:
         context = memory.session("chat").context("And now?")
     assert counter.count_request(context.typed_messages()).tokens == context.tokens <= 250
     assert len(context.messages) > 3

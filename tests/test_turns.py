@@ -20,7 +20,7 @@ from threadkeep import (
     Turn,
 )
 from threadkeep.memory.holder import is_dead, new_holder
-from threadkeep.memory.upkeep import keeper
+from threadkeep.memory.leases import keeper
 
 
 def said(session: Session) -> list[tuple[str, str]]:
