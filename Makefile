@@ -6,6 +6,8 @@ PYTEST_ARGS ?=
 bin := .venv/bin
 pip := -m pip --disable-pip-version-check install --quiet --only-binary :all: --constraint $(CURDIR)/constraints.txt
 
+torch := $(shell sed -n 's/^torch==//p' constraints.txt)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check bench links lint types imports wheel clean
@@ -86,4 +88,11 @@ clean:    ## remove what make made, .venv included
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "setup: threadkeep, its engine and the tools that check it (102 MB to fetch, where nothing is cached)"
 	@$(bin)/python $(pip) --editable '.[dev]'
+	@if $(bin)/python $(pip) --no-deps --dry-run 'torch==$(torch)+cpu' > /dev/null 2>&1; then \
+		echo "setup: the library of embedding models, with the CPU build of torch (1.2 GB on disk)" && \
+		$(bin)/python $(pip) --editable '.[embeddings]'; \
+	else \
+		echo "setup: no CPU build of torch $(torch) is to be had here, and another may bring gigabytes of CUDA, so the embedder's tests will"; \
+		echo "       be skipped. To run them: $(bin)/pip install --constraint constraints.txt --editable '.[embeddings]'"; \
+	fi
 	@touch .venv/local.stamp $@
