@@ -20,8 +20,8 @@ setup: .venv/dev.stamp    ## make .venv with everything that work on threadkeep 
 demo: .venv/local.stamp   ## watch a real model answer from a real database, the context explained beside it
 	@$(bin)/threadkeep demo
 
-test: .venv/dev.stamp     ## run the tests; lines and branches covered must reach COVERAGE percent (95)
-	@$(bin)/pytest --cov --cov-fail-under=$(COVERAGE) $(PYTEST_ARGS)
+test: .venv/dev.stamp     ## run the tests on all cores; lines and branches covered must reach COVERAGE percent (95)
+	@$(bin)/pytest --numprocesses auto --dist worksteal --cov --cov-fail-under=$(COVERAGE) $(PYTEST_ARGS)
 
 check: links lint types imports wheel   ## look the code over and try the wheel; changes nothing
 
