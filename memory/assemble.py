@@ -46,6 +46,7 @@ class Request:
     instructions: str | None = None
     tools: tuple[JSON, ...] = ()
     response_format: JSON | None = None
+    tool_choice: str | JSON | None = None
     clip_tokens: int = 512
     counted: bool = True
     """Whether the history's token counts are this counter's."""
@@ -336,6 +337,7 @@ class _Assembly:
             tools_tokens=counted.tools_tokens,
             overhead=counted.tokens - counted.tools_tokens - sum(pick.tokens for pick in picks),
             response_format=request.response_format,
+            tool_choice=request.tool_choice,
             manifest={**manifest.to_dict(), "changes": changes},
             cache_note=", ".join(changes) or "begins as the turn before",
         )

@@ -82,6 +82,8 @@ class Context:
     overhead: int = 0
     """Tokens of the template that belong to no pick: what opens and closes the request."""
     response_format: JSON | None = None
+    tool_choice: str | JSON | None = None
+    """As OpenAI has it: `auto`, `none`, `required` or a function's name in its dict; None: as the backend does by itself."""
     manifest: JSON = field(default_factory=dict)
     """The stored record, enough to make the same context again."""
     cache_note: str = "first context of the session"
@@ -98,6 +100,8 @@ class Context:
         made: dict[str, Any] = {"messages": self.messages}
         if self.tools:
             made["tools"] = list(self.tools)
+            if self.tool_choice is not None:
+                made["tool_choice"] = self.tool_choice
         if self.response_format is not None:
             made["response_format"] = self.response_format
         if self.max_tokens is not None:

@@ -46,6 +46,7 @@ class Session:
         key: str | None = None,
         tools: Sequence[object] | None = None,
         response_format: JSON | None = None,
+        tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
@@ -59,6 +60,7 @@ class Session:
             key: names the turn: sent again, it is the same turn, and a finished one gives its reply at once.
             tools: in OpenAI's format; counted, and part of `turn.request`.
             response_format: in OpenAI's format.
+            tool_choice: `auto`, `none`, `required`, or a function by OpenAI's dict.
             max_tokens: kept free for the reply, in place of the budget's share.
             instructions: in place of the session's.
             metadata: kept with the user's message, as `append` does.
@@ -77,6 +79,7 @@ class Session:
             key=None if key is None else check_name(key, "a key"),
             tools=tools,
             response_format=response_format,
+            tool_choice=tool_choice,
             max_tokens=max_tokens,
             instructions=self._instructions if instructions is None else instructions,
             metadata=metadata,
@@ -91,6 +94,7 @@ class Session:
         key: str | None = None,
         tools: Sequence[object] | None = None,
         response_format: JSON | None = None,
+        tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
@@ -105,6 +109,7 @@ class Session:
             key=key,
             tools=tools,
             response_format=response_format,
+            tool_choice=tool_choice,
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,
@@ -119,6 +124,7 @@ class Session:
         key: str | None = None,
         tools: Sequence[object] | None = None,
         response_format: JSON | None = None,
+        tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
@@ -130,6 +136,7 @@ class Session:
             key=key,
             tools=tools,
             response_format=response_format,
+            tool_choice=tool_choice,
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,
@@ -145,6 +152,7 @@ class Session:
         *,
         tools: Sequence[object] | None = None,
         response_format: JSON | None = None,
+        tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
         strategy: Strategy | None = None,
@@ -157,6 +165,7 @@ class Session:
             message: the user's; None: the log as it is.
             tools: as for `turn`.
             response_format: as for `turn`.
+            tool_choice: as for `turn`.
             max_tokens: as for `turn`.
             instructions: as for `turn`.
             strategy: as for `turn`.
@@ -182,6 +191,7 @@ class Session:
                 instructions=self._instructions if instructions is None else instructions,
                 tools=tools,
                 response_format=response_format,
+                tool_choice=tool_choice,
                 max_tokens=max_tokens,
                 strategy=strategy,
                 budget=budget,

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from threadkeep.backends.base import Backend, Event, Finish, Reply, Usage
+from threadkeep.memory.asking import Asking
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, Conflict, StoreBusy
 from threadkeep.memory.history import Status
@@ -44,7 +45,7 @@ class Stream:
             if self.turn.reply is not None:
                 self._events = iter([Event(self.turn.reply.text, self.turn.reply.message.tool_calls)])
             else:
-                self._events = iter(self._backend.stream(self.context))
+                self._events = Asking(self.turn, self._backend)
         except BaseException:
             self.turn.release()
             raise

@@ -52,6 +52,7 @@ class Turn:
         key: str | None = None,
         tools: Sequence[object] | None = None,
         response_format: JSON | None = None,
+        tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
@@ -67,6 +68,7 @@ class Turn:
         self._options = {
             "tools": tools,
             "response_format": response_format,
+            "tool_choice": tool_choice,
             "max_tokens": max_tokens,
             "instructions": instructions,
             "strategy": strategy,
@@ -184,6 +186,11 @@ class Turn:
         """Store what comes before the reply: calls of tools, and their results."""
         read = [read_message(message, place=f"messages[{at}]", role="assistant") for at, message in enumerate(messages)]
         return list(self._append([self._setup.prepare(message) for message in read], {}))
+
+    def record(self, message: Message, usage: Usage | None, model: str) -> Entry:
+        """Store a reply that calls tools, with its line in the ledger; the turn goes on."""
+        (entry,) = self._append([self._setup.prepare(message)], {"draft": None}, None if usage is None else _call(usage, model))
+        return entry
 
     def draft(self, text: str) -> None:
         """Save what was said so far, if the last saving is about a second ago. A dead process loses no more than that."""

@@ -8,6 +8,7 @@ read), so that whoever listens can leave; when its iterator is closed, or an exc
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from threadkeep.memory.context import Context
@@ -30,6 +31,8 @@ class Usage:
     """Of the prompt's tokens, those the model had kept from before."""
     first_token_ms: float | None = None
     total_ms: float | None = None
+    cost: Decimal | None = None
+    """In US dollars, exact; 0 for a model on this machine, None where no price is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,12 @@ class Reply:
     """Its place in the session; the last one's where tools were called on the way."""
     status: Literal["complete", "interrupted"]
     usage: Usage | None = None
+    """Of the call that gave it; `session.calls()` lists all calls of the turn."""
     finish: Finish | None = None
+    parsed: object = None
+    """The value that a `response_format` asked for: what the JSON says, or the pydantic model made of it."""
+    route: str | None = None
+    """Which backend answered, and why it was chosen."""
 
     @property
     def text(self) -> str:
