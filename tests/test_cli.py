@@ -378,9 +378,10 @@ class TestChat:
             return "never said"
 
         terminal.answered_by(stuck)
+        before = signal.getsignal(signal.SIGINT)
 
         terminal.run("chat", typed="hello\n", code=130)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is before
 
     def test_ctrl_c_at_the_prompt_says_how_to_leave(self, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
         typed = iter([KeyboardInterrupt(), EOFError()])

@@ -254,7 +254,7 @@ def _sent(assembled: Callable[[], Context]) -> tuple[object, ...]:
 
 def _digests(url: str, strategy: Strategy, counter: TokenCounter, asked: Sequence[tuple[str, int]]) -> list[str]:
     """The contexts of sessions as hashes."""
-    with Memory(url, backend=ScriptedBackend([], counter=counter, window=WINDOW), strategy=strategy) as memory:
+    with Memory(url, backend=ScriptedBackend([], counter=counter, window=WINDOW), strategy=strategy, upkeep=False) as memory:
         made = [_sent(partial(memory.session(name).context, budget=Budget(ceiling))) for name, ceiling in asked]
     return [hashlib.sha256(repr(one).encode()).hexdigest() for one in made]
 
@@ -314,7 +314,7 @@ class Desk:
     def _memory(self, key: object, profile: Profile, counter: TokenCounter) -> Memory:
         if key not in self._memories:
             backend = ScriptedBackend(lambda _: "well then " * 3, counter=counter, profile=profile, window=WINDOW)
-            self._memories[key] = Memory(self.url, backend=backend, strategy=self.strategy)
+            self._memories[key] = Memory(self.url, backend=backend, strategy=self.strategy, upkeep=False)
         return self._memories[key]
 
 
