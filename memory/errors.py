@@ -15,6 +15,8 @@
     ├── StrategyError       (RuntimeError)  mend the strategy: it returned what the history does not hold
     ├── NoBackend           (RuntimeError)  give `Memory` a backend, or hold the turn and call `finish`
     ├── BackendError        (RuntimeError)  the model failed; what it said before is stored
+    ├── NoCandidate         (LookupError)   give the router a candidate that has what the request needs
+    ├── SpendCapReached     (RuntimeError)  raise the cap, then send the same key again: nothing was asked of the model
     ├── EmbedderError       (RuntimeError)  the embedder failed; what is stored is safe, and upkeep tries again
     ├── SummariserError     (RuntimeError)  the summariser failed, or gave no summary; nothing is stored, and upkeep tries again
     ├── ModelUnavailable    (OSError)       put the file where the message says, or connect
@@ -22,6 +24,9 @@
 
 Each also derives from the builtin it specialises. A message says the numbers and the next step.
 """
+
+from collections.abc import Sequence
+from decimal import Decimal
 
 
 class ThreadkeepError(Exception):
@@ -110,6 +115,39 @@ class NoBackend(ThreadkeepError, RuntimeError):
 
 class BackendError(ThreadkeepError, RuntimeError):
     """The model failed."""
+
+
+class NoCandidate(ThreadkeepError, LookupError):
+    """None of a router's candidates has what a request needs."""
+
+    def __init__(self, lacking: Sequence[tuple[str, Sequence[str]]]) -> None:
+        listed = "; ".join(f"{name} has no {' and no '.join(lacks)}" for name, lacks in lacking)
+        super().__init__(f"no candidate of the router has what this request needs: {listed}. Add one that has, or ask for less")
+        self.lacking = lacking
+        """Each candidate's name, with what it lacks."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.lacking,)
+
+
+class SpendCapReached(ThreadkeepError, RuntimeError):
+    """A model call would, or could, go over what a session or an owner may spend. It was not made."""
+
+    def __init__(self, whose: str, cap: Decimal, spent: Decimal, estimate: Decimal) -> None:
+        super().__init__(
+            f"the {whose}'s spend cap is ${cap:f}: ${spent:f} are spent, and the call may cost ${estimate:f}. The model was not asked. "
+            "Raise the cap (spend_cap=SpendCap(…)), or ask for a shorter reply; the same key takes the turn up again"
+        )
+        self.whose = whose
+        """`session` or `owner`."""
+        self.cap = cap
+        self.spent = spent
+        """What the ledger has, in US dollars."""
+        self.estimate = estimate
+        """What the refused call may cost."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.whose, self.cap, self.spent, self.estimate)
 
 
 class EmbedderError(ThreadkeepError, RuntimeError):
