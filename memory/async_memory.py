@@ -19,6 +19,7 @@ from threadkeep.memory.history import Entry
 from threadkeep.memory.index import Scope
 from threadkeep.memory.memory import OWNER, Memory
 from threadkeep.memory.message import JSON, MessageLike
+from threadkeep.memory.response_format import Format
 from threadkeep.memory.searching import Found
 from threadkeep.memory.session import Session
 from threadkeep.memory.threads import Threads
@@ -56,7 +57,7 @@ class AsyncSession:
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
@@ -85,7 +86,7 @@ class AsyncSession:
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
@@ -112,7 +113,7 @@ class AsyncSession:
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
@@ -140,7 +141,7 @@ class AsyncSession:
         message: MessageLike | None = None,
         *,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,

@@ -1,6 +1,6 @@
 """An assembled request, and the account of how it came to be."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -128,19 +128,3 @@ def spans(seqs: Sequence[int]) -> list[tuple[int, int]]:
         else:
             runs.append((seq, seq))
     return runs
-
-
-def tools_of(given: Sequence[object] | None) -> tuple[JSON, ...]:
-    """Tools as OpenAI dicts.
-
-    Raises:
-        InvalidSetting: names the tool that is not one.
-    """
-    from threadkeep.memory.errors import InvalidSetting
-
-    tools = []
-    for place, tool in enumerate(given or ()):
-        if not isinstance(tool, Mapping) or not isinstance(tool.get("type"), str):
-            raise InvalidSetting(f"tools[{place}] is a dict in OpenAI's format with a type, not {tool!r:.80}")
-        tools.append(tool)
-    return tuple(tools)

@@ -15,6 +15,8 @@
     ├── StrategyError       (RuntimeError)  mend the strategy: it returned what the history does not hold
     ├── NoBackend           (RuntimeError)  give `Memory` a backend, or hold the turn and call `finish`
     ├── BackendError        (RuntimeError)  the model failed; what it said before is stored
+    ├── Truncated           (RuntimeError)  give a larger max_tokens: the reply was cut inside what response_format asks for
+    ├── InvalidReply        (ValueError)    ask again: the reply is not what response_format asks for
     ├── NoCandidate         (LookupError)   give the router a candidate that has what the request needs
     ├── SpendCapReached     (RuntimeError)  raise the cap, then send the same key again: nothing was asked of the model
     ├── EmbedderError       (RuntimeError)  the embedder failed; what is stored is safe, and upkeep tries again
@@ -115,6 +117,39 @@ class NoBackend(ThreadkeepError, RuntimeError):
 
 class BackendError(ThreadkeepError, RuntimeError):
     """The model failed."""
+
+
+class Truncated(ThreadkeepError, RuntimeError):
+    """The reply was cut by `max_tokens` inside what `response_format` asks for. What was said is stored as interrupted."""
+
+    def __init__(self, text: str, tokens: int | None) -> None:
+        super().__init__(
+            f"the reply was cut at its limit of tokens{'' if tokens is None else f', {tokens}'}, inside what response_format asks for; its "
+            f"{len(text)} characters are stored as interrupted: give a larger max_tokens. Under the same key the model is asked again"
+        )
+        self.text = text
+        """What was said."""
+        self.tokens = tokens
+        """What the reply was allowed, where that is known."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.text, self.tokens)
+
+
+class InvalidReply(ThreadkeepError, ValueError):
+    """The reply is not what `response_format` asks for. It is stored as interrupted."""
+
+    def __init__(self, text: str, problem: str) -> None:
+        super().__init__(
+            f"the reply is not what response_format asks for: {problem}. It is stored as interrupted; under the same key the model is "
+            "asked again"
+        )
+        self.text = text
+        """What was said."""
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.text, self.problem)
 
 
 class NoCandidate(ThreadkeepError, LookupError):

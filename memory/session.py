@@ -14,9 +14,11 @@ from threadkeep.memory.holder import is_dead
 from threadkeep.memory.index import Scope
 from threadkeep.memory.message import JSON, MessageLike, read_message
 from threadkeep.memory.replay import replay
+from threadkeep.memory.response_format import Format, read_format
 from threadkeep.memory.searching import Found, search
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.stream import Stream
+from threadkeep.memory.tools import read_tools
 from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
 from threadkeep.memory.upkeep import Upkept
 from threadkeep.stores.appending import Appended
@@ -45,7 +47,7 @@ class Session:
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
@@ -58,8 +60,8 @@ class Session:
         Args:
             message: the user's.
             key: names the turn: sent again, it is the same turn, and a finished one gives its reply at once.
-            tools: in OpenAI's format; counted, and part of `turn.request`.
-            response_format: in OpenAI's format.
+            tools: functions, pydantic models and dicts in OpenAI's format, in any mixture; counted, and part of `turn.request`.
+            response_format: a dict in OpenAI's format, or a pydantic model class; `reply.parsed` is the value.
             tool_choice: `auto`, `none`, `required`, or a function by OpenAI's dict.
             max_tokens: kept free for the reply, in place of the budget's share.
             instructions: in place of the session's.
@@ -77,8 +79,8 @@ class Session:
             self.name,
             message,
             key=None if key is None else check_name(key, "a key"),
-            tools=tools,
-            response_format=response_format,
+            tools=read_tools(tools),
+            response_format=read_format(response_format),
             tool_choice=tool_choice,
             max_tokens=max_tokens,
             instructions=self._instructions if instructions is None else instructions,
@@ -93,7 +95,7 @@ class Session:
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
@@ -123,7 +125,7 @@ class Session:
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
@@ -151,7 +153,7 @@ class Session:
         message: MessageLike | None = None,
         *,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
@@ -183,6 +185,7 @@ class Session:
             if turn_id is None:
                 raise InvalidSetting("context(as_of=turn): that turn has not begun")
             return replay(self._setup.store, self.owner, self.name, turn_id)
+        wanted = read_format(response_format)
         supposed = None if message is None else self._setup.embed(self._setup.prepare(read_message(message)))
         with self._setup.store.history(self.owner, self.name, supposed, model=self._setup.model) as (history, row, newest):
             request = self._setup.request(
@@ -190,7 +193,7 @@ class Session:
                 newest,
                 instructions=self._instructions if instructions is None else instructions,
                 tools=tools,
-                response_format=response_format,
+                response_format=None if wanted is None else wanted.wire,
                 tool_choice=tool_choice,
                 max_tokens=max_tokens,
                 strategy=strategy,

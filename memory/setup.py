@@ -12,7 +12,6 @@ from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.embedders.base import Embedder
 from threadkeep.memory.assemble import Request
 from threadkeep.memory.budget import Budget
-from threadkeep.memory.context import tools_of
 from threadkeep.memory.counting import Counting
 from threadkeep.memory.embedding import embed
 from threadkeep.memory.errors import EmbedderError, InvalidSetting, NoBackend
@@ -21,6 +20,7 @@ from threadkeep.memory.history import Status
 from threadkeep.memory.manifest import Manifest
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.tokens import TokenCounter
+from threadkeep.memory.tools import read_tools
 from threadkeep.memory.upkeep import Upkeep
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared, Vector, prepare
@@ -155,7 +155,7 @@ class Setup:
             budget=budget if max_tokens is None else replace(budget, reply=max_tokens),
             counting=self.counting,
             instructions=self.instructions if instructions is None else instructions,
-            tools=tools_of(tools),
+            tools=read_tools(tools),
             response_format=response_format,
             tool_choice=tool_choice,
             counted=session is None or session.tokenizer == self.counting.name,

@@ -22,6 +22,7 @@ from threadkeep.memory.holder import is_dead, new_holder
 from threadkeep.memory.leases import keeper
 from threadkeep.memory.manifest import text_of
 from threadkeep.memory.message import JSON, Message, MessageLike, read_message
+from threadkeep.memory.response_format import ResponseFormat
 from threadkeep.memory.setup import Setup
 from threadkeep.stores.rows import Prepared, encode
 from threadkeep.stores.turns import Answered, Busy, Held
@@ -51,7 +52,7 @@ class Turn:
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
-        response_format: JSON | None = None,
+        response_format: ResponseFormat | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         instructions: str | None = None,
@@ -65,9 +66,11 @@ class Turn:
         if self._message.role != "user":
             raise InvalidSetting(f"a turn begins with a user's message, not with one of role {self._message.role!r}: use append()")
         self._metadata = metadata
+        self.response_format = response_format
+        """What the reply must be; None: any text."""
         self._options = {
             "tools": tools,
-            "response_format": response_format,
+            "response_format": None if response_format is None else response_format.wire,
             "tool_choice": tool_choice,
             "max_tokens": max_tokens,
             "instructions": instructions,
@@ -117,7 +120,7 @@ class Turn:
             return False
         self.id = begun.turn_id
         if isinstance(begun, Answered):
-            self._reply = _reply_of(begun.reply)
+            self._reply = replace(_reply_of(begun.reply), parsed=self._parsed(begun.reply.message))
             return True
         self._held = begun
         self._draft_saved = time.monotonic()
@@ -187,6 +190,10 @@ class Turn:
         read = [read_message(message, place=f"messages[{at}]", role="assistant") for at, message in enumerate(messages)]
         return list(self._append([self._setup.prepare(message) for message in read], {}))
 
+    def choose_tool(self, tool_choice: str | JSON | None) -> None:
+        """Ask with another `tool_choice` from now on."""
+        self._options["tool_choice"], self._context = tool_choice, None
+
     def record(self, message: Message, usage: Usage | None, model: str) -> Entry:
         """Store a reply that calls tools, with its line in the ledger; the turn goes on."""
         (entry,) = self._append([self._setup.prepare(message)], {"draft": None}, None if usage is None else _call(usage, model))
@@ -213,9 +220,10 @@ class Turn:
         if message.role != "assistant":
             raise InvalidSetting(f"a reply is an assistant's message, not one of role {message.role!r}")
         completion = as_mapping(reply)
-        return self.end(message, "complete", usage or read_usage(completion), read_finish(completion), read_model(completion))
+        usage, parsed = usage or read_usage(completion), self._parsed(message)
+        return self.end(message, "complete", usage, read_finish(completion), read_model(completion), parsed)
 
-    def end(self, message: Message, status: Status, usage: Usage | None, finish: Finish | None, model: str) -> Reply:
+    def end(self, message: Message, status: Status, usage: Usage | None, finish: Finish | None, model: str, parsed: object = None) -> Reply:
         """Store a reply, whole or cut, and end the turn."""
         state = "done" if status == "complete" else "interrupted"
         call = None if usage is None else _call(usage, model)
@@ -224,7 +232,7 @@ class Turn:
         (entry,) = self._append([prepared], {"state": state, "draft": None}, call)
         self._over()
         self._setup.upkeep.notify(self._owner, self._name)
-        self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish)
+        self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish, parsed)
         return self._reply
 
     def release(self) -> None:
@@ -255,6 +263,10 @@ class Turn:
     def _write(self, values: JSON) -> None:
         self._setup.store.write_turn(self.held, {**self._unsaved, **values}, self._texts)
         self._unsaved, self._texts = {}, {}
+
+    def _parsed(self, message: Message) -> object:
+        """The value that a reply says, where one was asked for and it can be read."""
+        return None if self.response_format is None else self.response_format.parsed(message.text)
 
     def _over(self) -> None:
         keeper.let_go(self)

@@ -21,6 +21,7 @@ PUBLIC_NAMES = """
     Selective ClearToolResults Compose RollingSummary SummaryTree Summariser SummaryRequest Said ExtractiveSummariser BackendSummariser
     Backend LlamaCpp ScriptedBackend Profile Event Reply Usage TokenCounter TiktokenCounter
     Embedder SentenceTransformerEmbedder EmbedderError SummariserError Found
+    Truncated InvalidReply
     ThreadkeepError InvalidMessage InvalidSetting CannotFit Conflict LeaseLost KeyReused NotFound
     StoreError StoreBusy SchemaTooOld SchemaTooNew StrategyError NoBackend BackendError ModelUnavailable MissingExtra
 """.split()

@@ -16,6 +16,7 @@ from threadkeep.memory.errors import (
     Conflict,
     EmbedderError,
     InvalidMessage,
+    InvalidReply,
     InvalidSetting,
     KeyReused,
     LeaseLost,
@@ -30,6 +31,7 @@ from threadkeep.memory.errors import (
     StrategyError,
     SummariserError,
     ThreadkeepError,
+    Truncated,
 )
 from threadkeep.memory.history import Entry, History
 from threadkeep.memory.memory import Memory
@@ -74,6 +76,7 @@ __all__ = [
     "History",
     "ImagePart",
     "InvalidMessage",
+    "InvalidReply",
     "InvalidSetting",
     "KeyReused",
     "LeaseLost",
@@ -111,6 +114,7 @@ __all__ = [
     "TiktokenCounter",
     "TokenCounter",
     "ToolCall",
+    "Truncated",
     "Turn",
     "Usage",
 ]

@@ -46,6 +46,8 @@ class Event:
     """Why the reply ended; on the last event only."""
     usage: Usage | None = None
     """On the last event, where the model says it."""
+    tool_result: Message | None = None
+    """A tool's result, once it is stored; told by a session's stream, never by a backend."""
 
 
 @dataclass(frozen=True)
