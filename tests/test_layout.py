@@ -19,7 +19,7 @@ PUBLIC_NAMES = """
     Memory AsyncMemory Session AsyncSession Turn AsyncTurn
     Message TextPart ImagePart ToolCall Budget Context Decision Entry History Pick Strategy SlidingWindow Recall SQLStore
     Selective ClearToolResults Compose RollingSummary SummaryTree Summariser SummaryRequest Said ExtractiveSummariser BackendSummariser
-    Backend LlamaCpp ScriptedBackend Profile Event Reply Usage TokenCounter TiktokenCounter
+    Backend LlamaCpp OpenAIBackend ScriptedBackend Profile Event Reply Usage TokenCounter TiktokenCounter
     Embedder SentenceTransformerEmbedder EmbedderError SummariserError Found
     Truncated InvalidReply
     ThreadkeepError InvalidMessage InvalidSetting CannotFit Conflict LeaseLost KeyReused NotFound

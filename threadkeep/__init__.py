@@ -2,6 +2,7 @@
 
 from threadkeep.backends.base import Backend, Event, Profile, Reply, Usage
 from threadkeep.backends.llama_cpp import LlamaCpp
+from threadkeep.backends.openai import OpenAIBackend
 from threadkeep.backends.scripted import ScriptedBackend
 from threadkeep.backends.tiktoken_counter import TiktokenCounter
 from threadkeep.embedders.base import Embedder
@@ -87,6 +88,7 @@ __all__ = [
     "ModelUnavailable",
     "NoBackend",
     "NotFound",
+    "OpenAIBackend",
     "Pick",
     "Profile",
     "Recall",

@@ -1,0 +1,54 @@
+"""Counts for a model whose tokenizer is not known, on the high side."""
+
+from collections.abc import Sequence
+
+from threadkeep.backends.tiktoken_counter import TiktokenCounter
+from threadkeep.memory.message import JSON, Message
+from threadkeep.memory.tokens import Count
+
+MARGIN = 1.3
+"""Times what `o200k_base` counts: see docs/openai_backend.md for how other tokenizers compare."""
+PER_MESSAGE = 4
+"""Tokens more for each message's share of a template."""
+
+
+class EstimatingCounter:
+    """Estimates tokens as those of `o200k_base`, with a margin of 30 % and 4 tokens a message. Never exact.
+
+    The vocabulary is loaded when first needed, as `TiktokenCounter` does.
+    """
+
+    additive = True
+    name = f"estimate/o200k_base*{MARGIN}+{PER_MESSAGE}"
+
+    def __init__(self) -> None:
+        self._counter = TiktokenCounter("o200k_base")
+
+    def __repr__(self) -> str:
+        return "EstimatingCounter()"
+
+    def count(self, message: Message) -> Count:
+        """What one message adds to a request, at most, if the tokenizer is not much worse than usual."""
+        return Count(_widened(self._counter.count(message).tokens) + PER_MESSAGE, exact=False)
+
+    def count_request(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[JSON] | None = None,
+        response_format: JSON | None = None,
+        counts: Sequence[int] | None = None,
+    ) -> Count:
+        """What a whole request costs.
+
+        Raises:
+            InvalidSetting: there are not as many counts as messages.
+        """
+        counts = [self.count(message).tokens for message in messages] if counts is None else counts
+        alone = self._counter.count_request(messages, counts=counts).tokens - sum(counts)
+        beside = self._counter.count_request([], tools=tools, response_format=response_format).tokens
+        return Count(sum(counts) + alone + _widened(beside), exact=False)
+
+
+def _widened(tokens: int) -> int:
+    return -int(-tokens * MARGIN // 1)
