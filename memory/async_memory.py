@@ -24,6 +24,7 @@ from threadkeep.memory.searching import Found
 from threadkeep.memory.session import Session
 from threadkeep.memory.threads import Threads
 from threadkeep.memory.tokens import TokenCounter
+from threadkeep.memory.tool_loop import MOST_ROUNDS, Approve
 from threadkeep.memory.turn import WAIT_SECONDS, waits
 from threadkeep.memory.upkeep import Upkept
 from threadkeep.stores.appending import Appended
@@ -88,6 +89,8 @@ class AsyncSession:
         tools: Sequence[object] | None = None,
         response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = MOST_ROUNDS,
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
@@ -100,6 +103,8 @@ class AsyncSession:
             tools=tools,
             response_format=response_format,
             tool_choice=tool_choice,
+            approve=approve,
+            max_rounds=max_rounds,
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,
@@ -115,6 +120,8 @@ class AsyncSession:
         tools: Sequence[object] | None = None,
         response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = MOST_ROUNDS,
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
@@ -127,6 +134,8 @@ class AsyncSession:
             tools=tools,
             response_format=response_format,
             tool_choice=tool_choice,
+            approve=approve,
+            max_rounds=max_rounds,
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,

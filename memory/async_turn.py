@@ -17,6 +17,7 @@ from threadkeep.memory.context import Context
 from threadkeep.memory.errors import Conflict
 from threadkeep.memory.history import Entry
 from threadkeep.memory.message import MessageLike
+from threadkeep.memory.runner import BesideLoop
 from threadkeep.memory.stream import Stream
 from threadkeep.memory.threads import Threads
 from threadkeep.memory.turn import Turn, waits
@@ -138,6 +139,7 @@ class AsyncStream:
         await self._turn.__aenter__()
         self._stream.assemble()
         loop = asyncio.get_running_loop()
+        self._stream.run_on(BesideLoop(loop))
 
         def tell(news: Event | BaseException | None) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody listens
@@ -185,7 +187,7 @@ class AsyncStream:
 
     @property
     def context(self) -> Context:
-        """What the model was sent."""
+        """What the model was sent, the last time it was asked."""
         return self._stream.context
 
     @property
@@ -195,5 +197,5 @@ class AsyncStream:
 
     @property
     def text(self) -> str:
-        """What was said so far."""
+        """What was said so far, behind the last result of a tool."""
         return self._stream.text

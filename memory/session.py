@@ -18,7 +18,8 @@ from threadkeep.memory.response_format import Format, read_format
 from threadkeep.memory.searching import Found, search
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.stream import Stream
-from threadkeep.memory.tools import read_tools
+from threadkeep.memory.tool_loop import MOST_ROUNDS, Approve, Rounds
+from threadkeep.memory.tools import Toolbox, read_tools
 from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
 from threadkeep.memory.upkeep import Upkept
 from threadkeep.stores.appending import Appended
@@ -97,6 +98,8 @@ class Session:
         tools: Sequence[object] | None = None,
         response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = MOST_ROUNDS,
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
@@ -104,12 +107,24 @@ class Session:
     ) -> Stream:
         """A turn that the backend answers, event by event: `with session.stream(text) as stream: for event in stream: …`.
 
-        Leaving early stores what was said, as interrupted. Arguments as for `turn`.
+        Leaving early stores what was said, as interrupted. Where the model calls functions of `tools`, they are run, each step is stored,
+        and the model is asked again; a call of a tool that is no function ends the turn, and the calls are the caller's.
+
+        Args (the others as for `turn`):
+            approve: asked before a function runs: a function of a `ToolCall` that gives True, False, or a text that the model is told in
+                place of a result.
+            max_rounds: how often the model may call functions; after that it is asked once more, and may call none.
+
+        Raises (while it is read):
+            Truncated: the reply was cut by `max_tokens` inside what `response_format` asks for.
+            InvalidReply: the reply is not what `response_format` asks for.
         """
+        toolbox = Toolbox(tools)
+        rounds = Rounds(toolbox, tool_choice, approve, max_rounds)
         turn = self.turn(
             message,
             key=key,
-            tools=tools,
+            tools=toolbox.schemas,
             response_format=response_format,
             tool_choice=tool_choice,
             max_tokens=max_tokens,
@@ -117,7 +132,7 @@ class Session:
             metadata=metadata,
             timeout=timeout,
         )
-        return Stream(turn, self._setup.backend)
+        return Stream(turn, self._setup.backend, rounds)
 
     def chat(
         self,
@@ -127,18 +142,22 @@ class Session:
         tools: Sequence[object] | None = None,
         response_format: Format | None = None,
         tool_choice: str | JSON | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = MOST_ROUNDS,
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
         timeout: float = WAIT_SECONDS,
     ) -> Reply:
-        """A turn that the backend answers, as one reply. Arguments as for `turn`."""
+        """A turn that the backend answers, as one reply. Arguments as for `stream`."""
         with self.stream(
             message,
             key=key,
             tools=tools,
             response_format=response_format,
             tool_choice=tool_choice,
+            approve=approve,
+            max_rounds=max_rounds,
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,

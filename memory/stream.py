@@ -1,37 +1,72 @@
-"""A reply as it comes: events from the backend, drafts on disk, and at the end, whole or cut, an entry."""
+"""A reply as it comes: events from the backend, drafts on disk, tools run in between, and at the end, whole or cut, an entry."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Self
 
 from threadkeep.backends.base import Backend, Event, Finish, Reply, Usage
 from threadkeep.memory.asking import Asking
 from threadkeep.memory.context import Context
-from threadkeep.memory.errors import BackendError, Conflict, StoreBusy
+from threadkeep.memory.errors import BackendError, Conflict, InvalidReply, StoreBusy, ThreadkeepError, Truncated
 from threadkeep.memory.history import Status
 from threadkeep.memory.message import Message, ToolCall
+from threadkeep.memory.runner import Runner
+from threadkeep.memory.tool_loop import Rounds
 from threadkeep.memory.turn import Turn
 
 
-class Stream:
-    """A reply as it comes: a context manager that yields `Event`s. Leaving early stores what was said, as interrupted."""
+class Said:
+    """What the model said in one call, as far as it was heard."""
 
-    def __init__(self, turn: Turn, backend: Backend) -> None:
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.calls: list[ToolCall] = []
+        self.finish: Finish | None = None
+        self.usage: Usage | None = None
+
+    def take(self, event: Event) -> None:
+        if event.text:
+            self.texts.append(event.text)
+        self.calls.extend(event.tool_calls)
+        self.finish = event.finish or self.finish
+        self.usage = event.usage or self.usage
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.calls)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    def message(self) -> Message:
+        return Message.assistant(self.text if self.texts or not self.calls else None, tool_calls=self.calls)
+
+
+class Stream:
+    """A reply as it comes: a context manager that yields `Event`s. Leaving early stores what was said, as interrupted.
+
+    Where the model calls functions, they are run between its events, and an event tells each result.
+    """
+
+    def __init__(self, turn: Turn, backend: Backend, rounds: Rounds) -> None:
         self.turn = turn
         self._backend = backend
+        self._rounds = rounds
+        self._asking: Asking | None = None
         self._events: Iterator[Event] | None = None
-        self._texts: list[str] = []
-        self._calls: list[ToolCall] = []
-        self._finish: Finish | None = None
-        self._usage: Usage | None = None
+        self._said = Said()
         self._context: Context | None = None
         self._left = threading.Event()
 
     def __enter__(self) -> Self:
         self.turn.__enter__()
         return self.start()
+
+    def run_on(self, runner: Runner) -> None:
+        """Run the caller's functions there, in place of this thread."""
+        self._rounds.runner = runner
 
     def assemble(self) -> None:
         """Have the context made, the turn being held; a turn that was answered before needs none."""
@@ -45,7 +80,7 @@ class Stream:
             if self.turn.reply is not None:
                 self._events = iter([Event(self.turn.reply.text, self.turn.reply.message.tool_calls)])
             else:
-                self._events = Asking(self.turn, self._backend)
+                self._ask()
         except BaseException:
             self.turn.release()
             raise
@@ -58,7 +93,7 @@ class Stream:
         if self._events is None:
             raise Conflict("the stream is not open: write `with session.stream(…) as stream:` and read it inside, once")
         try:
-            event = None if self.left else next(self._events, None)
+            event = self._next()
             if event is not None and not self.left:  # what comes after leaving reaches nobody
                 self._take(event)
                 return event
@@ -76,7 +111,7 @@ class Stream:
 
     @property
     def context(self) -> Context:
-        """What the model was sent."""
+        """What the model was sent, the last time it was asked."""
         if self._context is None:
             raise Conflict("there is no context: the stream is not open yet, or the turn was answered before")
         return self._context
@@ -94,8 +129,8 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """What was said so far."""
-        return "".join(self._texts)
+        """What was said so far, behind the last result of a tool."""
+        return self._said.text
 
     @property
     def left(self) -> bool:
@@ -116,33 +151,83 @@ class Stream:
             if stop is not None:
                 stop()
         finally:
-            self._store()
+            self._store(*self._judged())
 
-    def _store(self) -> None:
-        """Store what was said: whole, if the model said why it ended."""
-        try:
-            if self.turn.reply is None and (self._finish or self._texts or self._calls):
-                status: Status = "complete" if self._finish else "interrupted"
-                self.turn.end(self._message(), status, self._usage, self._finish, self._backend.name)
-        finally:
-            self.turn.release()
+    def _ask(self) -> None:
+        self._asking = Asking(self.turn, self._backend)
+        self._events, self._context = self._asking, self._asking.context
+
+    def _next(self) -> Event | None:
+        """The next event, of the model or of a tool; None: there are no more, or the stream was left."""
+        while self._events is not None and not self.left:
+            event = next(self._events, None)
+            if event is not None:
+                return event
+            if self._asking is None and self.turn.reply is None:
+                self._ask()
+            elif self._calls_functions():
+                self._record()
+            else:
+                return None
+        return None
+
+    def _calls_functions(self) -> bool:
+        """Whether what was said goes on with results that are made here."""
+        return self._said.finish not in (None, "content_filter") and self._rounds.take(self._said.calls)
+
+    def _record(self) -> None:
+        """Store what calls the functions, before any of them runs."""
+        assert self._asking is not None
+        self.turn.record(self._said.message(), self._said.usage, self._asking.backend.name)
+        self._events, self._asking = self._results(self._said.calls), None
+        self._said = Said()
+        self.turn.choose_tool(self._rounds.next_choice())
+
+    def _results(self, calls: Sequence[ToolCall]) -> Iterator[Event]:
+        with closing(self._rounds.results(calls, lambda: self.left)) as results:
+            for message in results:
+                self.turn.append(message)
+                yield Event(tool_result=message)
 
     def _take(self, event: Event) -> None:
-        if event.text:
-            self._texts.append(event.text)
-        self._calls.extend(event.tool_calls)
-        self._finish = event.finish or self._finish
-        self._usage = event.usage or self._usage
-        if self.turn.reply is None and (self._texts or self._calls):
+        self._said.take(event)
+        if self.turn.reply is None and self._said:
             with suppress(StoreBusy):  # the next event tries again
-                self.turn.save_draft(self._message)
+                self.turn.save_draft(self._said.message)
+
+    def _judged(self) -> tuple[Status, object, ThreadkeepError | None]:
+        """What becomes of what was said: how it is stored, the value that was asked for, and what is wrong with it."""
+        said, wanted = self._said, self.turn.response_format
+        if said.finish is None or self._calls_functions():
+            return "interrupted", None, None
+        if wanted is None or said.calls:
+            return "complete", None, None
+        if said.finish == "length" and not wanted.is_whole(said.text):
+            return "interrupted", None, Truncated(said.text, self.context.max_tokens)
+        try:
+            return "complete", wanted.parse(said.text), None
+        except InvalidReply as error:
+            return "interrupted", None, error
+
+    def _store(self, status: Status, parsed: object, _: ThreadkeepError | None) -> None:
+        said = self._said
+        try:
+            if self.turn.reply is None and self._asking is not None and (said.finish or said):
+                self.turn.end(said.message(), status, said.usage, said.finish, self._asking.backend.name, parsed)
+        finally:
+            try:
+                self.turn.release()
+            finally:
+                self._rounds.close()
 
     def _complete(self) -> None:
         self._events = None
         answered_before = self.turn.reply is not None
-        self._store()
-        if self._finish is None and not answered_before:
+        judged = self._judged()
+        self._store(*judged)
+        if answered_before:
+            return
+        if judged[2] is not None:
+            raise judged[2]
+        if self._said.finish is None:
             raise BackendError(f"{self._backend.name} stopped without saying why; what it had said is stored as interrupted")
-
-    def _message(self) -> Message:
-        return Message.assistant(self.text if self._texts or not self._calls else None, tool_calls=self._calls)

@@ -28,7 +28,7 @@ class Threads:
             self._pool, self._process = ThreadPoolExecutor(self._number, thread_name_prefix="threadkeep"), os.getpid()
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
-        self._pool.submit(partial(_fulfil, future, work))
+        self._pool.submit(partial(fulfil, future, work))
         return future
 
     def close(self) -> None:
@@ -38,7 +38,8 @@ class Threads:
             pool.shutdown(wait=True)
 
 
-def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
+def fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    """Run, and let the future say what came of it."""
     try:
         future.set_result(work())
     except BaseException as error:  # noqa: BLE001  # it is raised where the future is awaited

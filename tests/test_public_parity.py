@@ -13,8 +13,8 @@ from threadkeep.memory.stream import Stream
 TWINS = [(Memory, AsyncMemory), (Session, AsyncSession), (Turn, AsyncTurn), (Stream, AsyncStream)]
 OF_THE_DRIVER = {
     Session: {"prepare", "try_append", "still_held"},
-    Turn: {"prepare", "try_begin", "still_busy", "held", "save_draft", "end", "release", "renew", "forget"},
-    Stream: {"turn", "assemble", "start", "left", "leave", "close"},
+    Turn: {"prepare", "try_begin", "still_busy", "held", "save_draft", "end", "release", "renew", "forget", "record", "choose_tool"},
+    Stream: {"turn", "run_on", "assemble", "start", "left", "leave", "close"},
     AsyncTurn: {"begin"},
 }
 """What the async twins are driven by, and show to nobody."""
