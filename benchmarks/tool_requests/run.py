@@ -91,7 +91,7 @@ def counts() -> Iterator[Case]:
         draw = random.Random(number)
         log = tuple(message for _ in range(draw.randint(1, 2)) for message in _made_turn(draw, tools))
         choice = draw.choice([None, "auto", "none"])
-        yield Case("counts", number, _text(draw, 12), tuple(tools), choice, log=log, most_tokens=1)
+        yield Case("counts", number, _text(draw, 6), tuple(tools), choice, log=log, most_tokens=1)
 
 
 PARTS = {part.__name__: part for part in (required, auto, schema, counts)}
@@ -99,25 +99,25 @@ PARTS = {part.__name__: part for part in (required, auto, schema, counts)}
 
 def _made_turn(draw: random.Random, tools: Sequence[dict[str, Any]]) -> Iterator[Message]:
     """A user's message, one to three calls, their results, and an answer; one turn in five was broken off before a result came."""
-    yield Message.user(_text(draw, 10))
-    calls = [_made_call(draw, draw.choice(tools)["function"]["name"]) for _ in range(draw.randint(1, 3))]
-    yield Message.assistant(draw.choice(["", _text(draw, 5)]), tool_calls=calls)
+    yield Message.user(_text(draw, 6))
+    calls = [_made_call(draw, draw.choice(tools)["function"]["name"]) for _ in range(draw.choice([1, 1, 2, 3]))]
+    yield Message.assistant(draw.choice(["", _text(draw, 4)]), tool_calls=calls)
     came = calls[: draw.randrange(len(calls))] if draw.random() < 0.2 else calls
-    yield from (Message.tool(draw.choice([_text(draw, 15), json.dumps(_made_value(draw, 2))]), tool_call_id=call.id) for call in came)
+    yield from (Message.tool(draw.choice([_text(draw, 6), json.dumps(_made_value(draw, 2))]), tool_call_id=call.id) for call in came)
     if draw.random() < 0.8:
-        yield Message.assistant(_text(draw, 10))
+        yield Message.assistant(_text(draw, 6))
 
 
 def _made_call(draw: random.Random, name: str) -> ToolCall:
-    arguments = {draw.choice(["place", "count", "größe"]): _made_value(draw, 2) for _ in range(draw.randint(0, 3))}
+    arguments = {draw.choice(["place", "count", "größe"]): _made_value(draw, 2) for _ in range(draw.randint(0, 2))}
     return ToolCall(f"call_{draw.randrange(10**6)}", name, json.dumps(arguments, ensure_ascii=draw.random() < 0.5))
 
 
 def _made_value(draw: random.Random, depth: int) -> object:
     if depth and draw.random() < 0.4:
-        inner = [_made_value(draw, depth - 1) for _ in range(draw.randint(0, 3))]
+        inner = [_made_value(draw, depth - 1) for _ in range(draw.randint(0, 2))]
         return inner if draw.random() < 0.5 else {f"key {at}": value for at, value in enumerate(inner)}
-    return draw.choice([_text(draw, 3), draw.randrange(-5000, 5000), draw.random() * 100, True, None])
+    return draw.choice([_text(draw, 2), draw.randrange(-5000, 5000), draw.random() * 100, True, None])
 
 
 def _text(draw: random.Random, words: int) -> str:
