@@ -43,6 +43,7 @@ class Tool:
     schema: JSON
     name: str | None
     """None: of a kind that a provider runs itself, without a name."""
+    kind: str = "function"
     function: Callable[..., object] | None = None
     described: Described | None = field(default=None, repr=False)
 
@@ -75,6 +76,32 @@ class Toolbox:
         self.schemas: tuple[JSON, ...] = tuple(tool.schema for tool in tools)
         """In OpenAI's format, as a request has them."""
         self._functions = {name for name, tool in self._named.items() if tool.function is not None}
+
+    def choose(self, tool_choice: str | JSON | None) -> str | JSON | None:
+        """A `tool_choice` as a request has it; a tool's name alone becomes OpenAI's dict.
+
+        Raises:
+            InvalidSetting: it is none, or names a tool that is not here.
+        """
+        if tool_choice is None or tool_choice in ("auto", "none"):
+            return tool_choice
+        if not self.schemas:
+            raise InvalidSetting(f"tool_choice={tool_choice!r:.80} without tools: give tools too")
+        if tool_choice == "required":
+            return tool_choice
+        name: object = tool_choice
+        if isinstance(tool_choice, Mapping):
+            check_json(tool_choice, "tool_choice")
+            kind = tool_choice.get("type")
+            inner = tool_choice.get(kind) if isinstance(kind, str) else None
+            if isinstance(kind, str) and kind != "function" and not isinstance(inner, Mapping):
+                return tool_choice  # of a provider's own kind
+            name = inner.get("name") if isinstance(inner, Mapping) else None
+        tool = self._named.get(name) if isinstance(name, str) else None
+        if tool is None:
+            known = ", ".join(self._named) or "none that has a name"
+            raise InvalidSetting(f"tool_choice={tool_choice!r:.80}: 'auto', 'none', 'required', or one of the tools given: {known}")
+        return tool_choice if isinstance(tool_choice, Mapping) else {"type": tool.kind, tool.kind: {"name": tool.name}}
 
     def runs(self, calls: Sequence[ToolCall]) -> bool:
         """Whether these calls are answered here: none of them is of a tool that is the caller's own."""
@@ -120,7 +147,7 @@ def told(value: object) -> str:
     from pydantic_core import PydanticSerializationError, to_json
 
     try:
-        return to_json(value, fallback=str, inf_nan_mode="constants").decode()
+        return to_json(value, by_alias=False, fallback=str, inf_nan_mode="constants").decode()
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         return failed(error)
 
@@ -145,7 +172,7 @@ def _read(tool: object, place: str) -> Tool:
         raise InvalidSetting(f"{place} has no name that a model could call it by: write a function with def, not {tool!r:.80}")
     place = f"{place}, {_named(name, place)}(),"
     described = _described(tool, place)
-    return Tool(_function(name, described.description, described.parameters), name, tool, described)
+    return Tool(_function(name, described.description, described.parameters), name, function=tool, described=described)
 
 
 def _named(name: object, place: str) -> str:
@@ -167,7 +194,7 @@ def _of_dict(tool: JSON, place: str) -> Tool:
     inner = tool.get(kind)
     if kind != "function":
         name = inner.get("name") if isinstance(inner, Mapping) else None
-        return Tool(tool, None if name is None else _named(name, place))
+        return Tool(tool, None if name is None else _named(name, place), kind)
     if not isinstance(inner, Mapping):
         raise InvalidSetting(f"{place}['function'] is missing: {{'name': …, 'parameters': …}}")
     name = _named(inner.get("name"), place)
