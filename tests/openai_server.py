@@ -70,8 +70,8 @@ class Server:
     def __init__(self) -> None:
         self.asked: list[Talk] = []
         self.script: list[Answer] = [says("Hello Ada.")]
-        self.left = threading.Event()
-        """Set once somebody closed a connection that had more to say."""
+        self.heard, self.left = threading.Event(), threading.Event()
+        """Set once somebody asked; and once somebody closed a connection that had more to say."""
         self._lock = threading.Lock()
         server = self
 
@@ -85,6 +85,7 @@ class Server:
                 with server._lock:
                     server.asked.append(talk)
                     answer = server.script.pop(0) if len(server.script) > 1 else server.script[0]
+                server.heard.set()
                 try:
                     answer(talk)
                 except (BrokenPipeError, ConnectionResetError):
