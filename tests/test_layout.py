@@ -22,6 +22,7 @@ PUBLIC_NAMES = """
     Backend LlamaCpp OpenAIBackend ScriptedBackend Profile Event Reply Usage TokenCounter TiktokenCounter
     Embedder SentenceTransformerEmbedder EmbedderError SummariserError Found
     Truncated InvalidReply
+    Router Candidate Price NoCandidate SpendCap SpendCapReached
     ThreadkeepError InvalidMessage InvalidSetting CannotFit Conflict LeaseLost KeyReused NotFound
     StoreError StoreBusy SchemaTooOld SchemaTooNew StrategyError NoBackend BackendError ModelUnavailable MissingExtra
 """.split()

@@ -1,8 +1,10 @@
 """threadkeep keeps the thread of a conversation: it stores every message, and assembles what fits before each model call."""
 
 from threadkeep.backends.base import Backend, Event, Profile, Reply, Usage
+from threadkeep.backends.candidate import Candidate
 from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.backends.openai import OpenAIBackend
+from threadkeep.backends.router import Router
 from threadkeep.backends.scripted import ScriptedBackend
 from threadkeep.backends.tiktoken_counter import TiktokenCounter
 from threadkeep.embedders.base import Embedder
@@ -24,9 +26,11 @@ from threadkeep.memory.errors import (
     MissingExtra,
     ModelUnavailable,
     NoBackend,
+    NoCandidate,
     NotFound,
     SchemaTooNew,
     SchemaTooOld,
+    SpendCapReached,
     StoreBusy,
     StoreError,
     StrategyError,
@@ -37,8 +41,10 @@ from threadkeep.memory.errors import (
 from threadkeep.memory.history import Entry, History
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import ImagePart, Message, TextPart, ToolCall
+from threadkeep.memory.money import Price
 from threadkeep.memory.searching import Found
 from threadkeep.memory.session import Session
+from threadkeep.memory.spending import SpendCap
 from threadkeep.memory.summarising import BackendSummariser
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.turn import Turn
@@ -62,6 +68,7 @@ __all__ = [
     "BackendError",
     "BackendSummariser",
     "Budget",
+    "Candidate",
     "CannotFit",
     "ClearToolResults",
     "Compose",
@@ -87,13 +94,16 @@ __all__ = [
     "MissingExtra",
     "ModelUnavailable",
     "NoBackend",
+    "NoCandidate",
     "NotFound",
     "OpenAIBackend",
     "Pick",
+    "Price",
     "Profile",
     "Recall",
     "Reply",
     "RollingSummary",
+    "Router",
     "SQLStore",
     "Said",
     "SchemaTooNew",
@@ -103,6 +113,8 @@ __all__ = [
     "SentenceTransformerEmbedder",
     "Session",
     "SlidingWindow",
+    "SpendCap",
+    "SpendCapReached",
     "StoreBusy",
     "StoreError",
     "Strategy",
