@@ -22,15 +22,16 @@ from threadkeep.memory.message import JSON, MessageLike
 from threadkeep.memory.response_format import Format
 from threadkeep.memory.searching import Found
 from threadkeep.memory.session import Session
+from threadkeep.memory.spending import SpendCap
 from threadkeep.memory.threads import Threads
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.tool_loop import MOST_ROUNDS, Approve
 from threadkeep.memory.turn import WAIT_SECONDS, waits
 from threadkeep.memory.upkeep import Upkept
 from threadkeep.stores.appending import Appended
+from threadkeep.stores.ledger import CallRow, Used
 from threadkeep.stores.queries import Listed
 from threadkeep.stores.sql import SQLStore
-from threadkeep.stores.turn_queries import CallRow
 from threadkeep.strategies.base import Strategy
 
 
@@ -231,6 +232,7 @@ class AsyncMemory:
         embedder: Embedder | None = None,
         instructions: str | None = None,
         upkeep: bool = True,
+        spend_cap: SpendCap | None = None,
     ) -> None:
         self._memory = Memory(
             store,
@@ -241,6 +243,7 @@ class AsyncMemory:
             embedder=embedder,
             instructions=instructions,
             upkeep=upkeep,
+            spend_cap=spend_cap,
         )
         pool = self._memory.store.engine.pool
         self._threads = Threads(pool.size() if isinstance(pool, QueuePool) else 5)
@@ -263,6 +266,10 @@ class AsyncMemory:
     async def sessions(self, *, owner: str = OWNER, after: str | None = None, limit: int = 100) -> list[Listed]:
         """`Memory.sessions`."""
         return await self._threads.run(lambda: self._memory.sessions(owner=owner, after=after, limit=limit))
+
+    async def usage(self, *, owner: str = OWNER, session: str | None = None) -> list[Used]:
+        """`Memory.usage`."""
+        return await self._threads.run(lambda: self._memory.usage(owner=owner, session=session))
 
     async def delete_owner(self, owner: str) -> int:
         """`Memory.delete_owner`."""

@@ -23,9 +23,9 @@ from threadkeep.memory.tools import Toolbox, read_tools
 from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
 from threadkeep.memory.upkeep import Upkept
 from threadkeep.stores.appending import Appended
+from threadkeep.stores.ledger import CallRow
 from threadkeep.stores.rows import Prepared
 from threadkeep.stores.sql import check_limit, check_name
-from threadkeep.stores.turn_queries import CallRow
 from threadkeep.stores.turns import Busy
 from threadkeep.strategies.base import Strategy
 
@@ -132,7 +132,8 @@ class Session:
             metadata=metadata,
             timeout=timeout,
         )
-        return Stream(turn, self._setup.backend, rounds)
+        _ = self._setup.backend  # where there is none, that is said before anything is stored
+        return Stream(turn, rounds)
 
     def chat(
         self,
@@ -311,7 +312,7 @@ class Session:
         self._setup.store.pin(self.owner, self.name, seq)
 
     def calls(self) -> list[CallRow]:
-        """The session's model calls, oldest first: tokens, cached tokens, milliseconds."""
+        """The session's model calls, oldest first: replies, summaries, embeddings; with tokens, milliseconds, and what they cost."""
         return self._setup.store.calls(self.owner, self.name)
 
     def upkeep(self) -> list[Upkept]:

@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from types import TracebackType
 from typing import Self
 
-from threadkeep.backends.base import Backend, Event, Finish, Reply, Usage
+from threadkeep.backends.base import Event, Finish, Reply, Usage
 from threadkeep.memory.asking import Asking
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, Conflict, InvalidReply, StoreBusy, ThreadkeepError, Truncated
@@ -50,9 +50,8 @@ class Stream:
     Where the model calls functions, they are run between its events, and an event tells each result.
     """
 
-    def __init__(self, turn: Turn, backend: Backend, rounds: Rounds) -> None:
+    def __init__(self, turn: Turn, rounds: Rounds) -> None:
         self.turn = turn
-        self._backend = backend
         self._rounds = rounds
         self._asking: Asking | None = None
         self._events: Iterator[Event] | None = None
@@ -114,7 +113,7 @@ class Stream:
         """What the model was sent, the last time it was asked."""
         if self._context is None:
             raise Conflict("there is no context: the stream is not open yet, or the turn was answered before")
-        return self._context
+        return self._context if self._asking is None else self._asking.context
 
     @property
     def reply(self) -> Reply:
@@ -154,8 +153,8 @@ class Stream:
             self._store(*self._judged())
 
     def _ask(self) -> None:
-        self._asking = Asking(self.turn, self._backend)
-        self._events, self._context = self._asking, self._asking.context
+        self._asking = Asking(self.turn)
+        self._events = self._asking
 
     def _next(self) -> Event | None:
         """The next event, of the model or of a tool; None: there are no more, or the stream was left."""
@@ -178,7 +177,8 @@ class Stream:
     def _record(self) -> None:
         """Store what calls the functions, before any of them runs."""
         assert self._asking is not None
-        self.turn.record(self._said.message(), self._said.usage, self._asking.backend.name)
+        self.turn.record(self._said.message(), self._said.usage or self._asking.usage, self._asking.backend.name)
+        self._context = self._asking.context
         self._events, self._asking = self._results(self._said.calls), None
         self._said = Said()
         self.turn.choose_tool(self._rounds.next_choice())
@@ -210,10 +210,11 @@ class Stream:
             return "interrupted", None, error
 
     def _store(self, status: Status, parsed: object, _: ThreadkeepError | None) -> None:
-        said = self._said
+        said, asking = self._said, self._asking
         try:
-            if self.turn.reply is None and self._asking is not None and (said.finish or said):
-                self.turn.end(said.message(), status, said.usage, said.finish, self._asking.backend.name, parsed)
+            if self.turn.reply is None and asking is not None and (said.finish or said):
+                usage = said.usage or asking.usage
+                self.turn.end(said.message(), status, usage, said.finish, asking.backend.name, parsed, asking.route)
         finally:
             try:
                 self.turn.release()
@@ -229,5 +230,5 @@ class Stream:
             return
         if judged[2] is not None:
             raise judged[2]
-        if self._said.finish is None:
-            raise BackendError(f"{self._backend.name} stopped without saying why; what it had said is stored as interrupted")
+        if self._said.finish is None and self._asking is not None:
+            raise BackendError(f"{self._asking.backend.name} stopped without saying why; what it had said is stored as interrupted")

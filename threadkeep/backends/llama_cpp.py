@@ -18,6 +18,7 @@ from threadkeep.backends.llama_wire import Wire
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import InvalidSetting
 from threadkeep.memory.message import JSON, ToolCall
+from threadkeep.memory.money import FREE, Price
 from threadkeep.models.fetch import check_name, locate
 from threadkeep.models.registry import DEFAULT, MODELS
 
@@ -43,6 +44,8 @@ class LlamaCpp:
         InvalidSetting: an argument out of range.
         ModelUnavailable: no such name and no such file.
     """
+
+    price: Price | None = FREE
 
     def __init__(
         self,
