@@ -12,8 +12,10 @@ from threadkeep.memory.budget import Budget
 from threadkeep.memory.errors import InvalidSetting
 from threadkeep.memory.session import Session
 from threadkeep.memory.setup import Setup
+from threadkeep.memory.spending import SpendCap
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.upkeep import Upkept
+from threadkeep.stores.ledger import Used
 from threadkeep.stores.queries import Listed
 from threadkeep.stores.sql import SQLStore, check_limit, check_name
 from threadkeep.strategies.base import Strategy
@@ -37,6 +39,7 @@ class Memory:
         instructions: the system prompt of every session that has none of its own.
         upkeep: whether summaries and vectors of what was appended are made in the background; if not, `session.upkeep()` or
             `memory.upkeep()` makes them.
+        spend_cap: the most that model calls may cost; none where none is given. A call that could go over it is not made.
 
     Raises:
         InvalidSetting: an argument is of the wrong kind, or a URL is none.
@@ -53,11 +56,12 @@ class Memory:
         embedder: Embedder | None = None,
         instructions: str | None = None,
         upkeep: bool = True,
+        spend_cap: SpendCap | None = None,
     ) -> None:
         if not isinstance(store, str | URL | Engine | SQLStore):
             raise InvalidSetting(f"store={store!r:.80}: a database URL, an SQLAlchemy engine or an SQLStore")
         kept = store if isinstance(store, SQLStore) else SQLStore(store)
-        self._setup = Setup(kept, backend, strategy, budget, counter, embedder, instructions, upkeep)
+        self._setup = Setup(kept, backend, strategy, budget, counter, embedder, instructions, upkeep, spend_cap)
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +86,15 @@ class Memory:
         """An owner's sessions, the last used first: at most `limit` behind the one named `after`."""
         behind = None if after is None else check_name(after, "a session's name")
         return self._setup.store.sessions(check_name(owner, "an owner"), after=behind, limit=check_limit(limit))
+
+    def usage(self, *, owner: str = OWNER, session: str | None = None) -> list[Used]:
+        """What the model calls of an owner, or of one of the sessions, took in all: by model and purpose, the dearest first.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        name = None if session is None else check_name(session, "a session's name")
+        return self._setup.store.usage(check_name(owner, "an owner"), name)
 
     def delete_owner(self, owner: str) -> int:
         """Delete everything of an owner; how many sessions there were."""

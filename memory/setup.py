@@ -14,11 +14,12 @@ from threadkeep.memory.assemble import Request
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.counting import Counting
 from threadkeep.memory.embedding import embed
-from threadkeep.memory.errors import EmbedderError, InvalidSetting, NoBackend
+from threadkeep.memory.errors import CannotFit, EmbedderError, InvalidSetting, NoBackend
 from threadkeep.memory.fitting import Profile
 from threadkeep.memory.history import Status
 from threadkeep.memory.manifest import Manifest
 from threadkeep.memory.message import JSON, Message
+from threadkeep.memory.spending import Account, SpendCap
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.tools import read_tools
 from threadkeep.memory.upkeep import Upkeep
@@ -47,6 +48,7 @@ class Setup:
         embedder: Embedder | None,
         instructions: str | None,
         upkeep: bool,
+        spend_cap: SpendCap | None = None,
     ) -> None:
         if strategy is not None and not isinstance(strategy, Strategy):
             raise InvalidSetting(f"strategy={strategy!r}: a strategy is an object with a method pick(history, budget)")
@@ -56,6 +58,8 @@ class Setup:
             raise InvalidSetting(f"counter={counter!r}: a counter has name, additive, count() and count_request()")
         if embedder is not None and not isinstance(embedder, Embedder):
             raise InvalidSetting(f"embedder={embedder!r:.80}: an embedder has a name and a method embed(texts)")
+        if spend_cap is not None and not isinstance(spend_cap, SpendCap):
+            raise InvalidSetting(f'spend_cap={spend_cap!r:.80}: write SpendCap(session=Decimal("0.50"), owner=Decimal("20"))')
         if not isinstance(upkeep, bool):
             raise InvalidSetting(f"upkeep={upkeep!r:.80}: True, or False to work only when session.upkeep() or memory.upkeep() is called")
         if instructions is not None and not isinstance(instructions, str):
@@ -74,6 +78,8 @@ class Setup:
         self._budget = budget
         self._counter = counter
         self._counting: Counting | None = None
+        self._countings: dict[Backend, Counting] = {}
+        self.spend_cap = spend_cap
         self._lock = threading.RLock()
         self.upkeep = Upkeep(store, self.strategy, embedder, lambda message: self.counting.count(message).tokens, background=upkeep)
 
@@ -104,11 +110,24 @@ class Setup:
             return self._counting
 
     @property
+    def has_backend(self) -> bool:
+        """Whether anything answers here; otherwise the caller does."""
+        return self._backend is not None or self._counter is None
+
+    def counting_of(self, backend: Backend) -> Counting:
+        """Counts as one of several candidates does."""
+        with self._lock:
+            if backend not in self._countings:
+                self._countings[backend] = Counting(backend.counter, backend.profile)
+            return self._countings[backend]
+
+    def account(self, session: SessionRow) -> Account:
+        """Where the session's model calls are paid."""
+        return Account(self.store, session, self.spend_cap)
+
+    @property
     def budget(self) -> Budget:
-        if self._budget is None:
-            window = self.backend.window
-            self._budget = Budget(window, reply=min(MOST_REPLY, window // 4))
-        return self._budget
+        return self._budget or _budget_in(self.backend.window)
 
     def prepare(
         self, message: Message, *, status: Status = "complete", created_at: datetime | None = None, metadata: JSON | None = None
@@ -147,22 +166,38 @@ class Setup:
         strategy: Strategy | None = None,
         budget: Budget | None = None,
         replaced: frozenset[int] = frozenset(),
+        candidate: Backend | None = None,
     ) -> Request:
-        """What a context of this session is assembled from."""
-        budget = budget or self.budget
+        """What a context of this session is assembled from; `candidate`: for one of several backends, as it counts and within its window.
+
+        Raises:
+            CannotFit: the reply alone does not fit its window.
+        """
+        counting = self.counting if candidate is None else self.counting_of(candidate)
         return Request(
             strategy=strategy or self.strategy,
-            budget=budget if max_tokens is None else replace(budget, reply=max_tokens),
-            counting=self.counting,
+            budget=self._budget_for(budget, max_tokens, candidate),
+            counting=counting,
             instructions=self.instructions if instructions is None else instructions,
             tools=read_tools(tools),
             response_format=response_format,
             tool_choice=tool_choice,
-            counted=session is None or session.tokenizer == self.counting.name,
+            counted=session is None or session.tokenizer == counting.name,
             replaced=replaced,
             previous=Manifest.from_json(previous.manifest) if previous and previous.manifest else None,
             **({} if session is None else {"clip_tokens": session.clip}),
         )
+
+    def _budget_for(self, budget: Budget | None, max_tokens: int | None, candidate: Backend | None) -> Budget:
+        if candidate is None:
+            budget = budget or self.budget
+            return budget if max_tokens is None else replace(budget, reply=max_tokens)
+        whole = budget or self._budget or _budget_in(candidate.window)
+        window = min(whole.window, candidate.window)
+        reply = whole.reply if max_tokens is None else max_tokens
+        if reply >= window:
+            raise CannotFit(reply, window, {"reply": reply})
+        return Budget(window, reply)
 
     def close(self) -> None:
         """Stop upkeep; let go of the bundled model, where it was loaded here, and of the store's connections.
@@ -174,3 +209,8 @@ class Setup:
             if self._backend is not None and self._closes_backend:
                 self._backend.close()
         self.store.close()
+
+
+def _budget_in(window: int) -> Budget:
+    """The budget where none is given."""
+    return Budget(window, reply=min(MOST_REPLY, window // 4))

@@ -12,18 +12,25 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from threadkeep.backends.base import Finish, Reply, Usage
+from threadkeep.backends.answering import Offer
+from threadkeep.backends.base import Backend, Finish, Reply, Usage
+from threadkeep.backends.candidate import Candidate
+from threadkeep.backends.prices import cost_of, price_of
+from threadkeep.backends.router import NEWEST, has_picture
 from threadkeep.memory.assemble import assemble
 from threadkeep.memory.completion import as_mapping, read_finish, read_model, read_usage
 from threadkeep.memory.context import Context
-from threadkeep.memory.errors import Conflict, InvalidSetting, LeaseLost
+from threadkeep.memory.errors import Conflict, InvalidSetting, LeaseLost, NoCandidate
 from threadkeep.memory.history import Entry, Status
 from threadkeep.memory.holder import is_dead, new_holder
 from threadkeep.memory.leases import keeper
 from threadkeep.memory.manifest import text_of
 from threadkeep.memory.message import JSON, Message, MessageLike, read_message
 from threadkeep.memory.response_format import ResponseFormat
+from threadkeep.memory.routing import Routing
 from threadkeep.memory.setup import Setup
+from threadkeep.memory.spending import embedding_call, new_call
+from threadkeep.stores.ledger import NewCall
 from threadkeep.stores.rows import Prepared, encode
 from threadkeep.stores.turns import Answered, Busy, Held
 from threadkeep.strategies.base import Strategy
@@ -80,9 +87,12 @@ class Turn:
         """Seconds to wait for another turn of the session."""
         self._held: Held | None = None
         self._reply: Reply | None = None
+        self._routing: Routing | None = None
         self._context: Context | None = None
+        self._embedding: NewCall | None = None
         self._unsaved: dict[str, object] = {}
         self._texts: dict[str, bytes] = {}
+        self._named: dict[str, bytes] = {}
         self._draft_saved = 0.0
         self._replaced: frozenset[int] = frozenset()
         self.id: int | None = None
@@ -101,7 +111,12 @@ class Turn:
 
     def prepare(self) -> Prepared:
         """The user's message, ready to be stored."""
-        return self._setup.embed(self._setup.prepare(self._message, metadata=self._metadata))
+        prepared = self._setup.prepare(self._message, metadata=self._metadata)
+        began = time.perf_counter()
+        embedded = self._setup.embed(prepared)
+        if embedded.vector is not None:
+            self._embedding = embedding_call(self._setup.embedder, prepared.tokens, began)
+        return embedded
 
     def try_begin(self, prepared: Prepared) -> bool:
         """Begin the turn if nobody else holds the session; whether it began."""
@@ -114,6 +129,7 @@ class Turn:
             tokenizer=self._setup.counting.name,
             is_dead=is_dead,
             settle_draft=self._setup.prepare_draft,
+            call=self._embedding,
         )
         if isinstance(begun, Busy):
             self.id = begun.turn_id
@@ -161,19 +177,67 @@ class Turn:
 
     @property
     def context(self) -> Context:
-        """What to send to the model, assembled when first asked for, and again after `append`.
+        """What to send to the model, assembled when first asked for, and again after `append`. Of several models, the one asked last.
 
         Raises:
             CannotFit: no valid context exists within the budget.
+            SpendCapReached: the call could cost more than may be spent.
         """
+        if self._context is not None:
+            return self._context
+        if self._setup.has_backend:
+            return self._sends(self.routing.first.context)
+        self._setup.account(self.held.session).check_spent()
+        return self._sends(self._assembled(None))
+
+    @property
+    def routing(self) -> Routing:
+        """Who may answer."""
         held = self.held
-        if self._context is None:
-            request = self._setup.request(held.session, held.previous, replaced=self._replaced, **self._options)  # type: ignore[arg-type]
-            with self._setup.store.history_of(held.session, model=self._setup.model) as history:
-                self._context = assemble(history, request)
-            self._unsaved["manifest"] = encode(self._context.manifest)
-            self._texts = dict(map(text_of, (request.instructions, [request.tools, request.response_format])))
-        return self._context
+        if self._routing is None:
+            reply = self._options["max_tokens"] or self._setup.budget.reply
+            asked = {"messages": [self._message.to_dict()], "max_tokens": reply, "tokens": held.session.head.tokens}
+            request = asked | {name: self._options[name] for name in ("tools", "response_format", "tool_choice")}
+            self._routing = Routing(self._setup.backend, request, self._assembled, self._setup.account(held.session))
+        return self._routing
+
+    def offers(self) -> Iterator[Offer]:
+        """Who is asked, in order, each with its context, which from then on is the turn's."""
+        for offer in self.routing.offers():
+            self._sends(offer.context)
+            yield offer
+
+    def note(self, model: str, usage: Usage, outcome: str) -> None:
+        """Store the ledger's line of a call that came to nothing."""
+        self._setup.account(self.held.session).note(new_call("reply", model, usage, outcome), self.id)
+
+    def _assembled(self, backend: Backend | None) -> Context:
+        """The context for a backend: the memory's own, or one of several."""
+        held = self.held
+        candidate = None if backend is None or backend is self._setup.backend else backend
+        request = self._setup.request(
+            held.session,
+            held.previous,
+            replaced=self._replaced,
+            candidate=candidate,
+            **self._options,  # type: ignore[arg-type]
+        )
+        self._named = dict(map(text_of, (request.instructions, [request.tools, request.response_format])))
+        with self._setup.store.history_of(held.session, model=self._setup.model) as history:
+            context = assemble(history, request)
+            if isinstance(candidate, Candidate) and not request.profile.images:
+                newest = history.between(history.head.seq - NEWEST + 1, history.head.seq)
+                if any("image_url" in entry.body and has_picture(entry.raw) for entry in newest):
+                    raise NoCandidate([(candidate.name, ["vision"])])
+        return context
+
+    def _sends(self, context: Context) -> Context:
+        """Take note of what is sent, for the turn's record."""
+        if context is not self._context:
+            self._context = context
+            self._unsaved["manifest"] = encode(context.manifest)
+            self._texts = self._named
+        return context
 
     @property
     def messages(self) -> list[dict[str, object]]:
@@ -192,11 +256,12 @@ class Turn:
 
     def choose_tool(self, tool_choice: str | JSON | None) -> None:
         """Ask with another `tool_choice` from now on."""
-        self._options["tool_choice"], self._context = tool_choice, None
+        self._options["tool_choice"] = tool_choice
+        self._routing = self._context = None
 
     def record(self, message: Message, usage: Usage | None, model: str) -> Entry:
         """Store a reply that calls tools, with its line in the ledger; the turn goes on."""
-        (entry,) = self._append([self._setup.prepare(message)], {"draft": None}, None if usage is None else _call(usage, model))
+        (entry,) = self._append([self._setup.prepare(message)], {"draft": None}, None if usage is None else new_call("reply", model, usage))
         return entry
 
     def draft(self, text: str) -> None:
@@ -220,19 +285,30 @@ class Turn:
         if message.role != "assistant":
             raise InvalidSetting(f"a reply is an assistant's message, not one of role {message.role!r}")
         completion = as_mapping(reply)
-        usage, parsed = usage or read_usage(completion), self._parsed(message)
-        return self.end(message, "complete", usage, read_finish(completion), read_model(completion), parsed)
+        usage, model = usage or read_usage(completion), read_model(completion)
+        if usage is not None and usage.cost is None and (price := price_of(model)) is not None:
+            usage = replace(usage, cost=cost_of(price, usage))
+        return self.end(message, "complete", usage, read_finish(completion), model, self._parsed(message))
 
-    def end(self, message: Message, status: Status, usage: Usage | None, finish: Finish | None, model: str, parsed: object = None) -> Reply:
+    def end(
+        self,
+        message: Message,
+        status: Status,
+        usage: Usage | None,
+        finish: Finish | None,
+        model: str,
+        parsed: object = None,
+        route: str | None = None,
+    ) -> Reply:
         """Store a reply, whole or cut, and end the turn."""
         state = "done" if status == "complete" else "interrupted"
-        call = None if usage is None else _call(usage, model)
+        call = None if usage is None else new_call("reply", model, usage, "complete" if status == "complete" else "interrupted")
         prepared = self._setup.prepare(message, status=status)
         self._unsaved["draft"] = prepared.body  # where storing it fails, ending the turn keeps it
         (entry,) = self._append([prepared], {"state": state, "draft": None}, call)
         self._over()
         self._setup.upkeep.notify(self._owner, self._name)
-        self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish, parsed)
+        self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish, parsed, route)
         return self._reply
 
     def release(self) -> None:
@@ -253,11 +329,11 @@ class Turn:
         """Hold the turn no longer and write nothing: after a fork it is the parent's."""
         self._held = None
 
-    def _append(self, prepared: Sequence[Prepared], values: JSON, call: JSON | None = None) -> Sequence[Entry]:
+    def _append(self, prepared: Sequence[Prepared], values: JSON, call: NewCall | None = None) -> Sequence[Entry]:
         held = self.held
         added = self._setup.store.append_to_turn(held, prepared, {**self._unsaved, **values}, self._texts, call)
         self._held = replace(held, session=added.session)
-        self._context, self._unsaved, self._texts = None, {}, {}
+        self._routing, self._context, self._unsaved, self._texts = None, None, {}, {}
         return added.entries
 
     def _write(self, values: JSON) -> None:
@@ -293,16 +369,3 @@ def waits(timeout: float) -> Iterator[float]:
 
 def _reply_of(entry: Entry) -> Reply:
     return Reply(entry.message, entry.seq, "interrupted" if entry.status == "interrupted" else "complete")
-
-
-def _call(usage: Usage, model: str) -> dict[str, object]:
-    """A reply's line in the ledger."""
-    return {
-        "purpose": "reply",
-        "model": model[:255],
-        "prompt_tokens": usage.prompt_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "first_token_ms": None if usage.first_token_ms is None else round(usage.first_token_ms),
-        "total_ms": None if usage.total_ms is None else round(usage.total_ms),
-    }

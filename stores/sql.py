@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from types import MappingProxyType
 
 from sqlalchemy import Connection, Engine
@@ -12,14 +13,15 @@ from sqlalchemy.engine import URL
 
 from threadkeep.memory.errors import InvalidSetting, LeaseLost, NotFound
 from threadkeep.memory.history import Entry
-from threadkeep.stores import queries, turn_queries, turns
-from threadkeep.stores.appending import Appended, append, new_id, session_for_append
+from threadkeep.stores import ledger, queries, turn_queries, turns
+from threadkeep.stores.appending import Appended, append, session_for_append
 from threadkeep.stores.engine import begin_as_asked, forks, open_engine, typed_errors
 from threadkeep.stores.history import Asker, SQLHistory
+from threadkeep.stores.ledger import CallRow, NewCall, Used
 from threadkeep.stores.queries import Listed, SessionRow
-from threadkeep.stores.rows import Prepared, now_us
+from threadkeep.stores.rows import Prepared
 from threadkeep.stores.schema import NAME_LENGTH
-from threadkeep.stores.turn_queries import CallRow, TurnRow
+from threadkeep.stores.turn_queries import TurnRow
 from threadkeep.stores.turns import Answered, Busy, Held
 from threadkeep.stores.versions import check_schema, migrate
 
@@ -180,10 +182,31 @@ class SQLStore:
             owner_id = queries.find_owner(connection, owner)
             return 0 if owner_id is None else queries.delete_owner(connection, owner_id)
 
+    # The ledger.
+
     def calls(self, owner: str, name: str) -> list[CallRow]:
         """The session's model calls, oldest first."""
         with self.read("reading calls") as connection:
-            return turn_queries.list_calls(connection, self._need(connection, owner, name))
+            return ledger.list_calls(connection, self._need(connection, owner, name))
+
+    def usage(self, owner: str, name: str | None) -> list[Used]:
+        """What the model calls of an owner, or of one session, took, by model and purpose; the dearest first."""
+        with self.read("adding up calls") as connection:
+            session = None if name is None else self._need(connection, owner, name)
+            owner_id = queries.find_owner(connection, owner)
+            return [] if owner_id is None else ledger.sum_calls(connection, owner_id, session)
+
+    def spent(self, session: SessionRow) -> tuple[Decimal, Decimal]:
+        """What the calls of a session, and of its owner in all, have cost, in US dollars."""
+        with self.read("reading what was spent") as connection:
+            return ledger.find_spent(connection, session)
+
+    def add_call(self, session: SessionRow, call: NewCall, turn_id: int | None = None) -> None:
+        """Store a model call, whoever holds the session; of a session that was deleted since, nothing."""
+        with self.write("storing a model call") as connection:
+            now = queries.find_session_again(connection, session)
+            if now is not None:
+                ledger.add_call(connection, now, turn_id, call)
 
     # Turns.
 
@@ -198,11 +221,18 @@ class SQLStore:
         tokenizer: str,
         is_dead: Callable[[str], bool],
         settle_draft: Callable[[str], Prepared],
+        call: NewCall | None = None,
     ) -> Held | Busy | Answered:
-        """Take the session's lease and append the user's message, safe on disk; or say who has it, or what was answered."""
+        """Take the session's lease and append the user's message, safe on disk; or say who has it, or what was answered.
+
+        `call`: the embedder's, for the ledger.
+        """
         with self.write("beginning a turn") as connection:
             session = session_for_append(connection, owner, name, tokenizer)
-            return turns.begin(connection, session, user, key, holder, is_dead, settle_draft)
+            begun = turns.begin(connection, session, user, key, holder, is_dead, settle_draft)
+            if call is not None and not isinstance(begun, Busy):
+                ledger.add_call(connection, session, begun.turn_id, call)
+            return begun
 
     def write_turn(self, held: Held, values: Mapping[str, object], texts: Mapping[str, bytes] = MappingProxyType({})) -> None:
         """Write to a held turn, and hold it on; `texts` are what its manifest names by hash.
@@ -236,7 +266,7 @@ class SQLStore:
         prepared: Sequence[Prepared],
         values: Mapping[str, object],
         texts: Mapping[str, bytes] = MappingProxyType({}),
-        call: Mapping[str, object] | None = None,
+        call: NewCall | None = None,
     ) -> Appended:
         """Append what a held turn brought, with what changes of the turn itself and the model call it came from.
 
@@ -252,8 +282,7 @@ class SQLStore:
             if "state" in values:
                 turn_queries.change_turn(connection, session, held.turn_id, {"reply_seq": added.session.head.seq})
             if call is not None:
-                made = {"id": new_id(), "session_id": session.id, "turn_id": held.turn_id, "created_us": now_us()}
-                turn_queries.add_call(connection, session.owner_id, made | dict(call))
+                ledger.add_call(connection, session, held.turn_id, call)
             self._keep_texts(connection, session.owner_id, texts)
             return added
 

@@ -1,14 +1,12 @@
-"""Every statement about turns, the texts their records name, and the ledger of model calls. As in `queries`, each names its owner."""
+"""Every statement about turns and the texts their records name. As in `queries`, each names its owner."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
-from threadkeep.memory.history import moment
 from threadkeep.stores.queries import SESSION_BY_NAME, SessionRow, at, read_session, within
-from threadkeep.stores.schema import blobs, calls, sessions, turns
+from threadkeep.stores.schema import blobs, sessions, turns
 
 
 class TurnRow(NamedTuple):
@@ -92,33 +90,10 @@ def change_turn(connection: Connection, session: SessionRow, turn_id: int, value
     connection.execute(_ANY_TURN.values(dict(values)), bound)
 
 
-# Blobs and the ledger.
+# Blobs.
 
 _BLOB = select(blobs.c.bytes).where(at(blobs, "sha256"))
 _HAS_BLOB = select(blobs.c.sha256).where(at(blobs, "sha256"))
-
-
-class CallRow(NamedTuple):
-    """A model call as stored."""
-
-    turn_id: int | None
-    purpose: str
-    model: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    first_token_ms: int | None
-    total_ms: int | None
-    cost: str | None
-    """An exact decimal."""
-    created_us: int
-
-    @property
-    def created_at(self) -> datetime:
-        return moment(self.created_us)
-
-
-_CALLS = select(*(calls.c[name] for name in CallRow._fields)).where(at(calls, "session_id")).order_by(calls.c.id)
 
 
 def find_blob(connection: Connection, owner_id: int, sha256: str) -> bytes | None:
@@ -129,12 +104,3 @@ def keep_blob(connection: Connection, owner_id: int, sha256: str, media_type: st
     """Store bytes under their hash, once an owner."""
     if connection.execute(_HAS_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none() is None:
         connection.execute(insert(blobs), {"owner_id": owner_id, "sha256": sha256, "media_type": media_type, "bytes": data})
-
-
-def add_call(connection: Connection, owner_id: int, values: Mapping[str, object]) -> None:
-    connection.execute(insert(calls), {"owner_id": owner_id, **values})
-
-
-def list_calls(connection: Connection, session: SessionRow) -> list[CallRow]:
-    values = {"b_owner_id": session.owner_id, "b_session_id": session.id}
-    return [CallRow._make(row) for row in connection.execute(_CALLS, values)]

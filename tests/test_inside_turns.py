@@ -1,5 +1,7 @@
 """Inside a turn: tools, replies in many forms, what goes wrong, and its context made again."""
 
+from decimal import Decimal
+
 import pytest
 from openai.types.chat import ChatCompletion
 from test_turns import fail, said
@@ -80,7 +82,7 @@ def test_a_completion_is_stored_with_its_usage(session: Session, completion: Cha
     with session.turn("Hello") as turn:
         reply = turn.finish(completion)
     assert (reply.text, reply.finish, reply.status) == ("Good morn", "length", "complete")
-    assert reply.usage == Usage(30, 7, 20)
+    assert reply.usage == Usage(30, 7, 20, cost=Decimal("0.0000043"))  # as gpt-4.1-nano is published at
     (call,) = session.calls()
     assert (call.turn_id, call.purpose, call.model) == (1, "reply", "gpt-4.1-nano-2025-04-14")
     assert (call.prompt_tokens, call.cached_tokens, call.completion_tokens) == (30, 20, 7)
@@ -116,7 +118,7 @@ def test_a_bad_message_in_a_turn_writes_nothing_of_the_batch(session: Session) -
 
 
 def test_a_reply_that_could_not_be_stored_is_kept_as_cut(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("threadkeep.stores.turn_queries.add_call", lambda *_: fail(None))
+    monkeypatch.setattr("threadkeep.stores.ledger.add_call", lambda *_: fail(None))
     with pytest.raises(ZeroDivisionError), session.turn("Hello", key="k") as turn:
         turn.finish("a long reply", usage=Usage(1, 1))
     assert said(session) == [("user", "Hello"), ("assistant", "a long reply…")]

@@ -214,7 +214,7 @@ def busy(*_: object) -> None:
 
 def test_a_reply_whose_storing_fails_once_is_kept_as_cut(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     session = make(ScriptedBackend(["one two"]))
-    monkeypatch.setattr("threadkeep.stores.turn_queries.add_call", busy)
+    monkeypatch.setattr("threadkeep.stores.ledger.add_call", busy)
     with pytest.raises(StoreBusy):
         session.chat("Hello")
     assert said(session)[1] == ("assistant", "one two", "interrupted")

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 
 from threadkeep.backends.base import Backend, Event, Usage
-from threadkeep.backends.prices import Price, cost_of
+from threadkeep.backends.prices import cost_of, price_for
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, InvalidSetting, MissingExtra, ModelUnavailable
+from threadkeep.memory.money import Price
 
 FAILURES = (BackendError, ModelUnavailable, MissingExtra, InvalidSetting)
 """After these the next backend is asked, as long as nothing was said."""
@@ -21,9 +23,13 @@ class Offer:
 
     backend: Backend
     context: Context
-    price: Price | None
     reason: str | None = None
-    """Why it is this one's turn."""
+    """Why it is this one's turn; None: there is no other."""
+
+    @cached_property
+    def price(self) -> Price | None:
+        """What it charges; looked up where somebody asks."""
+        return price_for(self.backend)
 
     @property
     def estimate(self) -> Decimal | None:
@@ -48,7 +54,7 @@ def answers(offers: Iterable[Offer], failed: Callable[[Offer, Exception], None])
             events = iter(offer.backend.stream(offer.context))
             for event in events:
                 spoke = spoke or bool(event.text or event.tool_calls or event.finish)
-                yield offer, _priced(event, offer.price)
+                yield offer, _priced(event, offer)
             if spoke:
                 return
             raise BackendError(f"{offer.backend.name} stopped without saying anything")
@@ -68,8 +74,8 @@ def answers(offers: Iterable[Offer], failed: Callable[[Offer, Exception], None])
         raise BackendError(f"each of {len(errors)} candidates failed: {listed}") from errors[-1][1]
 
 
-def _priced(event: Event, price: Price | None) -> Event:
+def _priced(event: Event, offer: Offer) -> Event:
     usage = event.usage
-    if usage is None or usage.cost is not None or price is None:
+    if usage is None or usage.cost is not None or offer.price is None:
         return event
-    return replace(event, usage=replace(usage, cost=cost_of(price, usage)))
+    return replace(event, usage=replace(usage, cost=cost_of(offer.price, usage)))

@@ -4,6 +4,9 @@ An implementation gives its model's `counter`, `window` and `profile`, and one m
 come and ends with one event that has `finish` and `usage`. It yields at least about once a second (an empty `Event` while a prompt is
 read), so that whoever listens can leave; when its iterator is closed, or an exception goes through it, the model stops. It may raise
 `BackendError` and its kin, before the first token or after.
+
+A backend may have a `price`, a `Price` or None, for what its calls cost; where it has none, what its `name` is published at counts, and
+its `base_url`, where it has one, says by whom.
 """
 
 from collections.abc import Iterator, Sequence

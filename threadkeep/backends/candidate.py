@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from threadkeep.backends.base import Backend, Event, Profile
-from threadkeep.backends.prices import Price, price_for
+from threadkeep.backends.prices import price_for
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import InvalidSetting
 from threadkeep.memory.message import JSON
+from threadkeep.memory.money import Price
 from threadkeep.memory.tokens import TokenCounter
 
 CAPABILITIES = ("tools", "vision", "structured output")

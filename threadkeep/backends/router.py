@@ -140,7 +140,7 @@ class Router:
                 continue
             sent = [message.to_dict() for message in messages]
             fitted = replace(context, messages=sent, tokens=counted.tokens, exact=counted.exact, counter=one.counter.name)
-            yield Offer(one, fitted, one.price, route.reason)
+            yield Offer(one, fitted, route.reason)
         if len(too_long) == len(route.candidates):
             raise max(too_long, key=lambda error: error.room)
 

@@ -11,6 +11,7 @@ from threadkeep.backends.tiktoken_counter import TiktokenCounter
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, InvalidSetting
 from threadkeep.memory.message import JSON, Message
+from threadkeep.memory.money import FREE, Price
 from threadkeep.memory.tokens import TokenCounter
 
 Replies: TypeAlias = Sequence[str | Message | Exception] | Callable[[Context], str | Message]
@@ -43,6 +44,7 @@ class ScriptedBackend:
     """
 
     name = "scripted"
+    price: Price | None = FREE
 
     def __init__(
         self,

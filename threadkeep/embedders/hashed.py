@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from threadkeep.memory.money import FREE, Price
+
 if TYPE_CHECKING:
     from threadkeep.memory.index import Matrix
 
@@ -18,6 +20,8 @@ class HashedEmbedder:
     Each word adds its number of letters to one of 256 places, or takes it away (feature hashing: Weinberger et al., 2009). The same
     text has the same vector in any process, whatever stands beside it.
     """
+
+    price: Price | None = FREE
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from threadkeep.embedders.sentence_model import SentenceModel, model_in
 from threadkeep.memory.errors import EmbedderError, InvalidSetting, MissingExtra, ModelUnavailable
+from threadkeep.memory.money import FREE, Price
 from threadkeep.models.fetch import check_name, locate
 from threadkeep.models.registry import MODELS
 
@@ -36,6 +37,8 @@ class SentenceTransformerEmbedder:
         MissingExtra: sentence-transformers is not installed.
         ModelUnavailable: no such name and no such folder.
     """
+
+    price: Price | None = FREE
 
     def __init__(self, model: str | os.PathLike[str] = "all-minilm-l6-v2", *, batch: int = 32, cache: Path | None = None) -> None:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
