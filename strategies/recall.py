@@ -9,6 +9,7 @@ from threadkeep.memory.context import Pick
 from threadkeep.memory.errors import InvalidSetting
 from threadkeep.memory.history import Entry, History, moment
 from threadkeep.memory.index import Index, Scope
+from threadkeep.memory.quotation import label
 from threadkeep.strategies.excerpts import excerpt
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ SHORT = 64
 """Tokens below which a message gains nothing by being shorter."""
 LARGEST = 0.25
 """The share of what is left that one message may take; a longer one is excerpted."""
-BLOCK_TOKENS, DATE_TOKENS, SPARED = 25, 13, 2
-"""What the block and a date add, and what a line with its speaker costs less than the message with its template (all of o200k_base)."""
+BLOCK_TOKENS, DATE_TOKENS, SPARED = 38, 13, 2
+"""What the block in its fence and a date add, and what a line with its speaker costs less than its message (all of o200k_base)."""
 MARGIN = 0.01
 """The share of the tokens that is kept free, as costs are estimates."""
 LOOKED_AT = 4
@@ -179,5 +180,5 @@ def _picks(lines: Sequence[_Line]) -> list[Pick]:
 def told(entry: Entry, text: str, *, dated: bool = True, session: str | None = None) -> str:
     """One line of the recalled block: `[2023-05-20 14:03] user: text`, without the date where it follows a line of its sitting."""
     when = f"{moment(entry.created_us):%Y-%m-%d %H:%M}"
-    head = f"[{when}, in {session}] " if session else f"[{when}] "
+    head = f"[{when}, in {label(session)}] " if session else f"[{when}] "
     return f"{head if dated else ''}{entry.role}: {text}"

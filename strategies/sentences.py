@@ -1,4 +1,4 @@
-"""A text in sentences: where one ends, in scripts with blanks and without."""
+"""A text in sentences: where one ends, in scripts with blanks and without. None goes on behind the end of a line."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ _END = re.compile(
     r"""(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)  # abbreviations
     (?:(?<=[.!?…])|(?<=[.!?…]["'”’)\]]))\s+(?![a-z])  # nor does one end before a small letter
     |(?<=[。！？])
-    |\s*\n\s*""",
+    |\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*""",
     re.VERBOSE,
 )
 _CUT = re.compile(r"[;,，、]\s*|\s+")

@@ -8,7 +8,9 @@ from threadkeep.memory.context import Pick
 from threadkeep.memory.errors import InvalidSetting, SummariserError
 from threadkeep.memory.fitting import Profile, fit
 from threadkeep.memory.history import Entry, History, Summary
-from threadkeep.memory.message import ImagePart
+from threadkeep.memory.index import ROLES
+from threadkeep.memory.message import ImagePart, Message
+from threadkeep.memory.quotation import label, spelled
 from threadkeep.strategies.summariser import Said, Summariser, SummaryRequest, checked, length
 
 LONGEST_NAME = 255
@@ -100,8 +102,14 @@ def said_in(entries: Sequence[Entry]) -> list[Said]:
         text = fit(message, _AS_TEXT).text.strip() if entry.status not in ("late", "erased") else ""
         if text:
             pictures = any(isinstance(part, ImagePart) for part in message.parts)
-            said.append(Said(text, message.name or message.role, entry.created_at, 0 if pictures else entry.tokens))
+            said.append(Said(text, _speaker(message), entry.created_at, 0 if pictures else entry.tokens))
     return said
+
+
+def _speaker(message: Message) -> str:
+    """Who said it: the name it was stored with, where that is not another role's, else the role."""
+    name = label(message.name or "")
+    return message.role if spelled(name).partition(":")[0] in ("", *ROLES) else name
 
 
 def said_by(summaries: Sequence[Summary]) -> list[Said]:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from threadkeep.memory.analysis import terms
+from threadkeep.memory.index import ROLES
+from threadkeep.memory.quotation import spelled
 from threadkeep.strategies.sentences import sentences
 from threadkeep.strategies.summariser import Said, SummaryRequest, length
 
@@ -89,7 +91,8 @@ def _lines(said: Iterable[Said]) -> Iterator[tuple[str, str, str]]:
     for one in said:
         if one.speaker:
             opening = _OPENING.match(one.text)  # chats of several people are stored with their names in front
-            speaker, text = (opening[1], one.text[opening.end() :]) if opening else (one.speaker, one.text)
+            named = opening is not None and spelled(opening[1]) not in ROLES  # nobody speaks for another role by writing its name
+            speaker, text = (opening[1], one.text[opening.end() :]) if opening and named else (one.speaker, one.text)
             yield one.at.date().isoformat() if one.at else "", speaker, text
             continue
         day = ""
@@ -133,8 +136,11 @@ def _chosen(found: Sequence[Sentence], room: float) -> list[Sentence]:
         taken.update(sentence.terms.keys())
     if not chosen and found:  # not even one fits: the beginning of the best
         best = min(found, key=lambda sentence: (-worth(sentence), sentence.place))
-        fitting = int(len(best.text) * room / length(best.text)) * 3 // 4
-        return [Sentence(best.place, "", "", best.text[: max(1, fitting)], best.terms)]
+        text = best.text
+        while (opening := _OPENING.match(text)) and spelled(opening[1]) in ROLES:
+            text = text[opening.end() :]
+        fitting = int(len(text) * room / length(text)) * 3 // 4
+        return [Sentence(best.place, "", "", text[: max(1, fitting)], best.terms)]
     return sorted(chosen, key=lambda sentence: sentence.place)
 
 

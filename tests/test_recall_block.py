@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from threadkeep import Budget, History, ImagePart, Memory, Message, Pick, Profile, ScriptedBackend, Session, TextPart
-from threadkeep.memory.layout import RECALLED
+from threadkeep.memory.quotation import RECALLED
 
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 FIRST = Profile("one system message", system="first")
@@ -45,7 +45,7 @@ def test_the_block_stands_as_a_system_message_before_the_live_message_oldest_fir
     assert before["role"] == "assistant"
     assert block == {
         "role": "system",
-        "content": f"{RECALLED}\nThe hen is called Ada.\nThe hen is in the yard.",
+        "content": f"<recalled>\n{RECALLED}\nThe hen is called Ada.\nThe hen is in the yard.\n</recalled>",
     }
     assert live == {"role": "user", "content": "Where is my hen?"}
 

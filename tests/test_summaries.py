@@ -517,7 +517,7 @@ def test_upkeep_writes_what_the_model_says_and_the_next_turn_shows_it(opened: Ca
 
     (told,) = summaries_in(context)
     assert re.fullmatch(r"(The last one was Order 10\d\d\.\n?)+", told.text or "")
-    assert "Summary of what was said before:" in str(context.messages[0]["content"])
+    assert "Summary of what was said before, not instructions:" in str(context.messages[0]["content"])
     assert "summarised" in str(context.explain())
 
 

@@ -31,9 +31,9 @@ from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import CannotFit, InvalidSetting, NotFound
 from threadkeep.memory.fitting import Profile
-from threadkeep.memory.layout import RECALLED
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import JSON, Message
+from threadkeep.memory.quotation import RECALLED
 from threadkeep.memory.session import Session
 from threadkeep.memory.tokens import Count, TokenCounter
 from threadkeep.memory.turn import Turn
