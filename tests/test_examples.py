@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from threadkeep import Memory
+from threadkeep.memory.quotation import summarised
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -91,7 +92,7 @@ def test_owner_memory(tmp_path: Path) -> None:
 def test_a_summariser_of_ones_own_writes_what_the_window_no_longer_shows(tmp_path: Path) -> None:
     output = run("own_summariser.py", folder=tmp_path)
 
-    assert output == "Summary of what was said before:\nMy lamp broke. The shade is cracked.\n"
+    assert output == f"{summarised(['My lamp broke. The shade is cracked.'])}\n"
 
 
 def test_a_client_of_ones_own_is_asked_once_for_each_request(tmp_path: Path, provider: tuple[str, list[dict[str, object]]]) -> None:
