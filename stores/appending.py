@@ -136,7 +136,7 @@ def append(connection: Connection, session: SessionRow, prepared: Sequence[Prepa
         for term, frequency in one.terms.items()
     ]
     vector_rows = [
-        {**owned, "seq": entry.seq, "model": one.vector.model, "vector": one.vector.stored}
+        {**owned, "seq": entry.seq, "model": one.vector.model, "vector": one.vector.stored, "made_at_seq": entry.seq - 1}
         for one, entry in zip(prepared, entries, strict=True)
         if one.vector is not None
     ]

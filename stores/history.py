@@ -155,7 +155,7 @@ class SQLHistory:
         live = self.live
         before_us = live.created_us if scope == "owner" and live else None
         query = self._query(live, asker.model) if live and asker.model else None
-        asked = Asked(self._plan(asker, scope), asker.model, before_us, query)
+        asked = Asked(self._plan(asker, scope), self.head.turn_seq or self.head.seq + 1, asker.model, before_us, query)
         branch_id = self._session.branch_id if self._session and scope == "session" else None
         key = (asker.database, scope, asker.owner_id, branch_id, asker.model)
         held = cache.hold(key)

@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from threadkeep.memory.index import Integers, Matrix
 
 Table: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.int64]]
-KEY, SESSION, SEQ, TOKENS, CREATED, GROUP, ROLE = range(7)
-"""The columns, as lines of one array."""
-NOT_YET, NONE, STORED = range(3)
-"""What is known of a row's vector: nothing, that it has none, that it is held."""
+KEY, SESSION, SEQ, TOKENS, CREATED, GROUP, ROLE, MADE = range(8)
+"""The columns, as lines of one array; the last, after which entry a row's vector was made, is not given out."""
+NOT_YET, NONE, STORED, LATER = range(4)
+"""What is known of a row's vector: nothing, that it has none, that it is held, that it was made too late for who asked last."""
 SPARE = 256
 """Rows more than there are, and an eighth of them: so many come before everything is copied."""
 GROUPS = 4
@@ -36,6 +36,8 @@ class Asked:
     """What an index is wanted for."""
 
     plan: Plan
+    live_seq: int
+    """Where the live message stands in the asked session, or where the next entry would; a vector made from there on does not count yet."""
     model: str | None
     """The embedder's name."""
     before_us: int | None
@@ -57,7 +59,7 @@ class Held:
         self._runs: tuple[Run, ...] = ()
         self._head = 0
         self._count = 0
-        self._table: Table = np.empty((7, 0), np.int64)
+        self._table: Table = np.empty((8, 0), np.int64)
         self._known = np.zeros(0, np.int8)
         self._vectors: Matrix | None = None
         self._given: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -72,8 +74,12 @@ class Held:
         with self.lock:
             self._advance(connection, asked.plan)
             if asked.model is not None:
-                self._fill(connection, asked.plan.owner_id, asked.model)
-            table, vectors = self._table[:, : self._up_to(asked.plan)], self._vectors
+                self._settle(asked)
+                self._fill(connection, asked, asked.model)
+            count = self._up_to(asked.plan)
+            table, vectors = self._table[:, :count], self._vectors
+            if not np.any(self._known[:count] == STORED):
+                vectors = None
             if asked.before_us is not None and np.any(later := (table[CREATED] >= asked.before_us) & (table[SESSION] > 0)):
                 table = table[:, ~later]
                 vectors = None if vectors is None else vectors[: len(later)][~later]
@@ -118,7 +124,7 @@ class Held:
     def _make_room(self, count: int) -> None:
         """Larger arrays; what was given out keeps the old ones."""
         size, held = count + count // 8 + SPARE, self._count
-        table, known = np.empty((7, size), np.int64), np.zeros(size, np.int8)
+        table, known = np.empty((8, size), np.int64), np.zeros(size, np.int8)
         table[:, :held], known[:held] = self._table[:, :held], self._known[:held]
         if self._vectors is not None:
             vectors = np.empty((size, self._vectors.shape[1]), np.float32)
@@ -160,19 +166,40 @@ class Held:
         if kept_terms:
             self.terms = terms
 
-    def _fill(self, connection: Connection, owner_id: int, model: str) -> None:
+    def _settle(self, asked: Asked) -> None:
+        """Which vectors count for who asks: of its own branch's entries, those made before the live message.
+
+        An ancestor's and other sessions' were made while another log grew, so nothing tells before or after: all of them count.
+        """
+        known, low, high = self._known[: self._count], self._own(asked.plan), self._up_to(asked.plan)
+        too_late = self._table[MADE, low:high] >= asked.live_seq
+        if too_late.any() and len(held := low + np.flatnonzero(too_late & (known[low:high] == STORED))):
+            self._held_alone(int(held[0]))[held] = 0
+            known[held] = LATER
+        if len(later := np.flatnonzero(known == LATER)):
+            counting = (later < low) | (self._table[MADE, later] < asked.live_seq)
+            known[later[counting]] = NOT_YET
+
+    def _own(self, plan: Plan) -> int:
+        """The first row of the asked session's own branch; behind all, where it has none."""
+        if not plan.runs or plan.runs[-1].session:
+            return self._count
+        return int(np.searchsorted(self._table[KEY, : self._count], (len(plan.runs) - 1) << SEQ_BITS))
+
+    def _fill(self, connection: Connection, asked: Asked, model: str) -> None:
         """Look for the vectors that are not held: those of new entries, and those that upkeep has made since."""
         unknown = np.flatnonzero(self._known[: self._count] == NOT_YET)
         if not len(unknown):
             return
-        layout, had_any = Layout(self._runs, self._table[KEY, : self._count]), self._vectors is not None
+        owner_id, had_any = asked.plan.owner_id, self._vectors is not None
+        layout = Layout(self._runs, self._table[KEY, : self._count])
         groups = index_queries.gathered(layout.place(int(row)) for row in unknown) if len(unknown) <= NAMED else []
         if 0 < len(groups) <= GROUPS:
             for places in groups:
-                self._take(layout, index_queries.vectors_at(connection, owner_id, model, places))
+                self._take(asked, layout, index_queries.vectors_at(connection, owner_id, model, places))
         else:
             for span in self._with_news(connection, owner_id, model, unknown):
-                self._take(layout, index_queries.vectors_within(connection, owner_id, model, span))
+                self._take(asked, layout, index_queries.vectors_within(connection, owner_id, model, span))
         if self._vectors is not None and not had_any:
             self._vectors[np.flatnonzero(self._known[: self._count] != STORED)] = 0
 
@@ -195,12 +222,19 @@ class Held:
                 counted[branch_id, span.after] = count
         return spans([run for run, held in wanted if not held or counted.get(run.key, 0) != held])
 
-    def _take(self, layout: Layout, pages: Iterable[list[tuple[Any, ...]]]) -> None:
+    def _take(self, asked: Asked, layout: Layout, pages: Iterable[list[tuple[Any, ...]]]) -> None:
+        low = self._own(asked.plan)
         for page in pages:
-            branch_ids, seqs, stored = zip(*page, strict=True)
-            rows = layout.rows_of(np.array(branch_ids, np.int64), np.array(seqs, np.int64))
-            wanted = np.flatnonzero((rows >= 0) & (self._known[rows] == NOT_YET))
-            found, rows = [stored[at] for at in wanted], rows[wanted]
+            branch_ids, seqs, made_at, found = zip(*page, strict=True)
+            rows = layout.rows_of(_integers(branch_ids), _integers(seqs))
+            new = (rows >= 0) & (self._known[rows] == NOT_YET)
+            made = _integers(made_at)
+            self._table[MADE, rows[new]] = made[new]
+            too_late = new & (rows >= low) & (made >= asked.live_seq)
+            self._known[rows[too_late]] = LATER
+            new &= ~too_late
+            if not new.all():
+                found, rows = tuple(compress(found, new)), rows[new]
             sizes = np.fromiter(map(len, found), np.int64, len(found))
             if self._vectors is None and np.any(sizes):
                 self._vectors = np.empty((self._table.shape[1], int(sizes[sizes > 0][0]) // 2), np.float32)
@@ -215,15 +249,24 @@ class Held:
             found, rows = [vector for vector, fits in zip(found, fitting, strict=True) if fits], rows[fitting]
         if not len(rows):
             return
-        assert self._vectors is not None
-        if rows.min() < max(map(len, self._given), default=0):  # somebody may be reading there
-            self._vectors, self._given = self._vectors.copy(), weakref.WeakSet()
+        vectors = self._held_alone(int(rows.min()))
         stored = np.frombuffer(b"".join(found), "<i2").reshape(-1, width)
         if rows[-1] - rows[0] == len(rows) - 1 and np.all(np.diff(rows) == 1):
-            _widen(stored, self._vectors[rows[0] : rows[-1] + 1])
+            _widen(stored, vectors[rows[0] : rows[-1] + 1])
         else:
-            self._vectors[rows] = _widen(stored, np.empty(stored.shape, np.float32))
+            vectors[rows] = _widen(stored, np.empty(stored.shape, np.float32))
         self._known[rows] = STORED
+
+    def _held_alone(self, row: int) -> "Matrix":
+        """The vectors, to be written to from this row on: a copy, where somebody may be reading there."""
+        assert self._vectors is not None
+        if row < max(map(len, self._given), default=0):
+            self._vectors, self._given = self._vectors.copy(), weakref.WeakSet()
+        return self._vectors
+
+
+def _integers(values: Sequence[int]) -> "Integers":
+    return np.fromiter(values, np.int64, len(values))
 
 
 def _widen(stored: "np.ndarray[tuple[int, int], np.dtype[np.int16]]", made: "Matrix") -> "Matrix":
@@ -270,7 +313,7 @@ def _unread(held: Iterable[Run], wanted: Iterable[Run]) -> list[Run]:
 
 
 def _columns(connection: Connection, plan: Plan, runs: Sequence[Run]) -> Table:
-    """The rows of these parts of the plan's runs, shape (7, rows), in the order of their keys."""
+    """The rows of these parts of the plan's runs, shape (8, rows), in the order of their keys; no vector is known of yet."""
     parts = [
         np.fromiter(chain.from_iterable(page), np.int64, 6 * len(page)).reshape(-1, 6)
         for span in spans(runs)
@@ -282,7 +325,7 @@ def _columns(connection: Connection, plan: Plan, runs: Sequence[Run]) -> Table:
     if not inside.all():
         rows, numbers = rows[:, inside], numbers[inside]
     sessions = np.array([run.session for run in plan.runs] or [0], np.int64)[numbers]
-    made = np.stack((numbers << SEQ_BITS | rows[1], sessions, *rows[1:]))
+    made = np.stack((numbers << SEQ_BITS | rows[1], sessions, *rows[1:], np.zeros_like(numbers)))
     return made if np.all(np.diff(made[KEY]) > 0) else made[:, np.argsort(made[KEY], kind="stable")]
 
 

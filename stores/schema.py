@@ -30,6 +30,7 @@ owners = Table(
     Column("name", Name(NAME_LENGTH), nullable=False, unique=True),
     Column("created_us", BigInteger, nullable=False),
     Column("wrapped_key", LongBytes),
+    Column("spent", String(64)),
 )
 sessions = Table(
     PREFIX + "sessions",
@@ -46,6 +47,7 @@ sessions = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger),
+    Column("spent", String(64)),
     Index(f"uq_{PREFIX}sessions_name", "owner_id", "name", unique=True),
     Index(f"ix_{PREFIX}sessions_updated", "owner_id", "updated_us", "id"),
 )
@@ -138,6 +140,7 @@ vectors = Table(
     _id("seq"),
     Column("model", Name(NAME_LENGTH), primary_key=True),
     Column("vector", LongBytes, nullable=False),
+    Column("made_at_seq", BigInteger, server_default="0", nullable=False),
 )
 summaries = Table(
     PREFIX + "summaries",
@@ -196,6 +199,7 @@ calls = Table(
     Column("total_ms", Integer),
     Column("cost", String(64)),
     Column("created_us", BigInteger, nullable=False),
+    Column("outcome", String(16), server_default="complete", nullable=False),
     Index(f"ix_{PREFIX}calls_session", "owner_id", "session_id", "id"),
 )
 upkeep = Table(

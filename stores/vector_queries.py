@@ -1,6 +1,7 @@
 """Every statement that upkeep and appending need about vectors. As in `queries`, each names its owner.
 
-A vector stands with its entry's branch, so that forks share their ancestor's.
+A vector stands with its entry's branch, so that forks share their ancestor's. Its `made_at_seq` is how long that branch was when the vector
+was made: it counts in turns whose user message came later.
 """
 
 from collections.abc import Sequence
@@ -36,11 +37,11 @@ _DROP_OTHERS = delete(vectors).where(
     vectors.c.seq <= bindparam("b_last"),
     vectors.c.model != bindparam("b_model"),
 )
-_VECTOR = select(vectors.c.vector).where(at(vectors, "branch_id", "seq", "model"))
+_VECTOR = select(vectors.c.vector).where(at(vectors, "branch_id", "seq", "model"), vectors.c.made_at_seq < bindparam("b_seq"))
 
 
 def find_vector(connection: Connection, session: SessionRow, model: str, seq: int) -> bytes | None:
-    """An entry's vector as stored."""
+    """An entry's vector as stored, if it was made before the entry was: a live message's that upkeep made is not used in its own turn."""
     for segment, _, _ in within(session, seq, seq):
         values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_seq": seq, "b_model": model}
         found: bytes | None = connection.execute(_VECTOR, values).scalar_one_or_none()
@@ -67,7 +68,10 @@ def unembedded(connection: Connection, session: SessionRow, model: str, after_se
 
 
 def add_vectors(connection: Connection, session: SessionRow, model: str, rows: Sequence[tuple[int, bytes]]) -> None:
-    """Store vectors by the seqs of their entries, float16, low byte first; what is there already stays."""
+    """Store vectors by the seqs of their entries, float16, low byte first, as made at the head; what is there already stays.
+
+    Those of an ancestor's entries are stored as made where it was left: how long its descendant is says nothing about its own turns.
+    """
     for segment in session.segments:
         here = [(seq, vector) for seq, vector in rows if segment.first <= seq <= segment.last]
         owned = {"owner_id": session.owner_id, "branch_id": segment.branch_id, "model": model}
@@ -75,7 +79,7 @@ def add_vectors(connection: Connection, session: SessionRow, model: str, rows: S
             page = here[start : start + 500]
             values = {f"b_{name}": value for name, value in owned.items()} | {"b_seqs": [seq for seq, _ in page]}
             there = set(connection.execute(_THERE, values).scalars())
-            new = [{**owned, "seq": seq, "vector": vector} for seq, vector in page if seq not in there]
+            new = [{**owned, "seq": seq, "vector": vector, "made_at_seq": segment.last} for seq, vector in page if seq not in there]
             if new:
                 connection.execute(insert(vectors), new)
 

@@ -5,7 +5,7 @@ from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, insp
 from threadkeep.memory.errors import SchemaTooNew, SchemaTooOld
 from threadkeep.stores.schema import PREFIX
 
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001", "0002", "0003", "0004")
 """Every form there was, the newest last."""
 VERSION_TABLE = PREFIX + "version"
 _version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True))

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from threadkeep import Budget, Context, Memory, Message, ScriptedBackend, ToolCall
 from threadkeep.backends.base import Backend
 from threadkeep.cli import app
+from threadkeep.stores.versions import VERSIONS
 from threadkeep.terminal.conversation import QUESTIONS, said
 
 ROOT = Path(__file__).parent.parent
@@ -210,9 +211,9 @@ class TestLooking:
         assert list(terminal.folder.iterdir()) == []
 
     def test_migrate_makes_the_tables_and_says_their_version(self, terminal: Terminal) -> None:
-        assert "version 0002" in terminal.run("migrate")
+        assert f"version {VERSIONS[-1]}" in terminal.run("migrate")
         assert "no session" in terminal.run("sessions")
-        assert "version 0002" in terminal.run("migrate", "--database", f"sqlite:///{terminal.database}")
+        assert f"version {VERSIONS[-1]}" in terminal.run("migrate", "--database", f"sqlite:///{terminal.database}")
 
 
 class TestErrors:

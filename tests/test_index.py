@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 from test_rows_read import plan, statements
 
-from threadkeep import Budget, InvalidSetting, Memory, Message, Pick, ScriptedBackend, Session, ToolCall
+from threadkeep import Budget, InvalidSetting, Memory, Message, Pick, ScriptedBackend, Session, ToolCall, Turn
 from threadkeep.embedders.hashed import HashedEmbedder
 from threadkeep.memory.analysis import terms as terms_of
 from threadkeep.memory.errors import EmbedderError
@@ -157,6 +157,92 @@ def test_vectors_that_upkeep_makes_are_found(session: Session) -> None:
     session.append("the last")
     session.upkeep()
     assert seen(session).vectors == [*found, stored("the last")]
+
+
+CALL = Message.assistant(None, tool_calls=[ToolCall("a", "look", "{}")])
+
+
+def in_turn(memory: Memory, turn: Turn, scope: Scope = "session") -> Seen:
+    """What the index holds for a turn at this moment, which may be in another process."""
+    with memory.store.history_of(turn.held.session, model=HashedEmbedder().name) as history:
+        return Seen.of(history.index(scope), ())
+
+
+def test_a_vector_that_upkeep_makes_during_a_turn_counts_from_the_next_turn_on(memory: Memory, session: Session, url: str) -> None:
+    session.chat("Where is the parcel?")
+    with session.turn("And now?") as turn:
+        before = in_turn(memory, turn)
+        assert [any(vector) for vector in before.vectors or ()] == [True, False]
+        session.upkeep()
+        assert in_turn(memory, turn) == before, "a turn changed its mind half way"
+        assert all(map(any, seen(session).vectors or [b""])), "for a question that comes next it is there"
+        turn.append(CALL, Message.tool("in the shed", tool_call_id="a"))
+        assert in_turn(memory, turn) == before
+        with opened(url, HashedEmbedder()) as another:
+            assert in_turn(another, turn) == before, "another process sees more"
+        turn.finish("In the shed.")
+    with session.turn("Thanks.") as turn:
+        found = in_turn(memory, turn).vectors
+        assert found is not None
+        assert found[:3] == [stored("Where is the parcel?"), stored("reply to Where is the parcel?"), stored("And now?")]
+
+
+def test_a_first_vector_that_comes_too_late_is_as_none(memory: Memory, session: Session, url: str) -> None:
+    session.append(*(f"parcel {number}" for number in range(600)))
+    with opened(url) as plain, plain.session("chat", owner="ada").turn("And now?") as turn:
+        assert in_turn(memory, turn).vectors is None
+        session.upkeep()
+        assert all(map(any, seen(session).vectors or [b""]))
+        found = in_turn(memory, turn)
+        assert (found.vectors, found.query) == (None, None), "its own vector too was made after it was said"
+        with opened(url, HashedEmbedder()) as another:
+            assert in_turn(another, turn) == found
+        turn.finish("There.")
+    found = seen(session)
+    assert (len(found.vectors or ()), found.query) == (602, stored("And what was it?"))
+
+
+def test_what_is_too_late_for_a_sessions_own_turn_counts_for_the_owners_other_sessions(memory: Memory, session: Session) -> None:
+    other = memory.session("other", owner="ada")
+    other.append("Good morning.")
+    session.chat("Where is the parcel?")
+    with session.turn("And now?") as turn:
+        session.upkeep()
+        for _ in range(2):
+            found = in_turn(memory, turn, "owner")
+            assert found.rows[1:] == [("chat", 1), ("chat", 2)]
+            assert [any(vector) for vector in found.vectors or ()] == [False, True, False]
+            found = seen(other, scope="owner")
+            assert found.rows == [("chat", 1), ("chat", 2), ("chat", 3), ("other", 1)]
+            assert [any(vector) for vector in found.vectors or ()] == [True, True, True, False]
+        turn.finish("In the shed.")
+
+
+def test_turns_see_the_same_warm_and_cold_whenever_vectors_are_made(memory: Memory, url: str) -> None:
+    rng = np.random.default_rng(5)
+    talks = [memory.session(f"talk {number}", owner="ada") for number in range(3)]
+    for talk in talks:
+        talk.append("Good morning.")
+    with opened(url) as plain:
+        for step in range(6):
+            talk = talks[rng.integers(3)]
+            talk.append(*(f"parcel {step}" for _ in range(600 if step == 2 else rng.integers(1, 6))))
+            first: dict[str, list[bytes] | None] = {}
+            asker = (memory if rng.integers(2) else plain).session(talk.name, owner="ada")
+            with asker.turn(f"Where is parcel {step}?") as turn:
+                for _ in range(3):
+                    for scope in ("session", "owner"):
+                        found = in_turn(memory, turn, scope)
+                        with opened(url, HashedEmbedder()) as another:
+                            assert in_turn(another, turn, scope) == found
+                        own = sum(name == talk.name for name, _ in found.rows)
+                        vectors_of_its_own = found.vectors and found.vectors[-own:]
+                        if any(map(any, vectors_of_its_own or ())):
+                            assert first.setdefault(scope, vectors_of_its_own) == vectors_of_its_own
+                        seen(talk, scope=scope)  # a question that comes next
+                    talks[rng.integers(3)].upkeep()
+                    turn.append(CALL, Message.tool("there", tool_call_id="a"))
+                turn.finish("There.")
 
 
 def test_many_late_vectors_are_found_and_blank_messages_are_not_asked_for_again(memory: Memory, session: Session) -> None:
@@ -396,6 +482,21 @@ def test_a_fork_sees_its_parent_up_to_the_fork(memory: Memory, session: Session)
     assert together.rows == [*(("chat", seq) for seq in range(5, 12)), *(("other way", seq) for seq in range(1, 7))]
     assert len(together.postings["parcel"]) == 11
     assert seen(session, scope="owner").rows == [("other way", 5), ("other way", 6), *(("chat", seq) for seq in range(1, 12))]
+
+
+def test_a_fork_and_its_parent_make_each_others_vectors(memory: Memory, session: Session) -> None:
+    session.append(*(f"parcel {number}" for number in range(1, 5)))
+    forked = fork(memory, session, 2, "other way")
+    forked.append(*(f"another {number}" for number in range(20)))
+    forked.upkeep()
+    found = seen(session)
+    assert found.vectors is not None
+    assert [any(vector) for vector in found.vectors] == [True, True, False, False], "it need not grow as long as its fork"
+    second = memory.session("second", owner="ada")
+    second.append(*(f"parcel {number}" for number in range(100)))
+    later = fork(memory, second, 3, "third way")
+    second.upkeep()
+    assert seen(later).vectors == [stored(f"parcel {number}") for number in range(3)]
 
 
 def test_what_is_erased_is_forgotten_here_too(memory: Memory, session: Session) -> None:

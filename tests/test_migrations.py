@@ -159,3 +159,25 @@ def test_metadata_of_version_0001_can_be_asked_for_afterwards(url: str, memory: 
         assert weighed.all() == [mark for at in range(1, 2400, 6) for mark in ((at, 0.9), (at + 2, 7.0))]
         context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
         assert compare_metadata(context, metadata) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS[:2])
+def test_vectors_of_older_versions_count_in_every_turn(url: str, memory: Memory, version: str) -> None:
+    migrated_to(url, version)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO threadkeep_vectors (owner_id, branch_id, seq, model, vector) VALUES (1, 2, ?, 'hashed', ?)",
+            [(seq, bytes([seq % 256])) for seq in range(1, 1001)],
+        )
+    engine.dispose()
+
+    assert memory.store.migrate() == VERSIONS[-1]
+
+    with memory.store.engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT owner_id, branch_id, seq, model, vector, made_at_seq FROM threadkeep_vectors ORDER BY seq"
+        )
+        assert found.all() == [(1, 2, seq, "hashed", bytes([seq % 256]), 0) for seq in range(1, 1001)]
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "version_table": VERSION_TABLE})
+        assert compare_metadata(context, metadata) == []

@@ -18,7 +18,20 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
-from threadkeep import AsyncMemory, Budget, Context, Memory, Message, NotFound, Pick, ScriptedBackend, SlidingWindow, SQLStore
+from threadkeep import (
+    AsyncMemory,
+    Budget,
+    Context,
+    Memory,
+    Message,
+    NotFound,
+    Pick,
+    Recall,
+    ScriptedBackend,
+    SlidingWindow,
+    SQLStore,
+    ToolCall,
+)
 from threadkeep.embedders.hashed import HashedEmbedder
 from threadkeep.memory import deadline, upkeep, worker
 from threadkeep.memory.history import History, Summary
@@ -164,6 +177,28 @@ def test_a_summary_tells_what_it_costs_and_is_seen_from_the_next_turn_on(url: st
     counter = ScriptedBackend([]).counter
     assert {one.tokens for one in seen[2]} == {counter.count(Message.system(one.text)).tokens for one in seen[2]}
     assert {one.made_at for one in seen[2]} == {41}
+
+
+def recalled(context: Context) -> dict[tuple[int, ...], tuple[float | None, str]]:
+    """What excerpts were chosen for."""
+    return {pick.seqs: (pick.score, pick.reason) for pick in context.picks if pick.kind == "excerpt"}
+
+
+def test_what_a_turn_recalls_stays_when_vectors_come_between_its_model_calls(url: str) -> None:
+    with opened(url, embedder=HashedEmbedder(), strategy=Recall(floor=0), upkeep=False) as memory:
+        session = memory.session("chat")
+        session.append(*(f"message {number} of the river {LONG}" for number in range(150)))
+        with session.turn("What was said of the river, at length?") as turn:
+            first = recalled(turn.context)
+            session.upkeep()
+            turn.append(Message.assistant(None, tool_calls=[ToolCall("a", "look", "{}")]), Message.tool("a river", tool_call_id="a"))
+            again = recalled(turn.context)
+            assert first.items() >= again.items(), "a turn changed its mind half way"
+            assert len(again) > len(first) - 4 > 40, "the call takes little of what excerpts had"
+            turn.finish("This.")
+        after = recalled(session.context("What was said of the river, at length?"))
+    assert not any("meaning" in reason for _, reason in first.values())
+    assert any("meaning" in reason for _, reason in after.values())
 
 
 def test_entries_without_words_get_no_vector_and_are_not_tried_again(url: str) -> None:
