@@ -2,9 +2,9 @@
 
 smollm2-135m, replies of at most 8 tokens, in one session for each strategy: most turns with a window, some with the default strategy, whose
 recalled block is read anew in each turn, and with summaries. Messages have from one word to more than the window holds; one turn in ten
-calls tools, whose results may be longer than the window, too. Of each turn it is said whether the engine took it, whether the context cost what was counted, and whether the
-reply had all of its 8 tokens. A context that cannot fit is right where the engine itself counts more for the instructions and the message
-alone than a context may have; and one that fits is right where it counts no more.
+calls tools, whose results may be longer than the window, too. Of each turn it is said whether the engine took it, whether the context cost
+what was counted, and whether the window cut the reply. A context that cannot fit is right where the engine itself counts more for the
+instructions and the message alone than a context may have; and one that fits is right where it counts no more.
 
 python benchmarks/small_window.py [--turns N] [--threads N]
 """
