@@ -19,7 +19,7 @@ from threadkeep.memory.searching import Found, search
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.stream import Stream
 from threadkeep.memory.tool_loop import MOST_ROUNDS, Approve, Rounds
-from threadkeep.memory.tools import Toolbox, read_tools
+from threadkeep.memory.tools import Toolbox
 from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
 from threadkeep.memory.upkeep import Upkept
 from threadkeep.stores.appending import Appended
@@ -63,7 +63,7 @@ class Session:
             key: names the turn: sent again, it is the same turn, and a finished one gives its reply at once.
             tools: functions, pydantic models and dicts in OpenAI's format, in any mixture; counted, and part of `turn.request`.
             response_format: a dict in OpenAI's format, or a pydantic model class; `reply.parsed` is the value.
-            tool_choice: `auto`, `none`, `required`, or a function by OpenAI's dict.
+            tool_choice: `auto`, `none`, `required`, or a tool's name, alone or in OpenAI's dict.
             max_tokens: kept free for the reply, in place of the budget's share.
             instructions: in place of the session's.
             metadata: kept with the user's message, as `append` does.
@@ -74,15 +74,16 @@ class Session:
             Conflict: another turn held the session for all that time.
             KeyReused: the key came before with another message.
         """
+        toolbox = Toolbox(tools)
         return Turn(
             self._setup,
             self.owner,
             self.name,
             message,
             key=None if key is None else check_name(key, "a key"),
-            tools=read_tools(tools),
+            tools=toolbox.schemas,
             response_format=read_format(response_format),
-            tool_choice=tool_choice,
+            tool_choice=toolbox.choose(tool_choice),
             max_tokens=max_tokens,
             instructions=self._instructions if instructions is None else instructions,
             metadata=metadata,
@@ -120,7 +121,7 @@ class Session:
             InvalidReply: the reply is not what `response_format` asks for.
         """
         toolbox = Toolbox(tools)
-        rounds = Rounds(toolbox, tool_choice, approve, max_rounds)
+        rounds = Rounds(toolbox, toolbox.choose(tool_choice), approve, max_rounds)
         turn = self.turn(
             message,
             key=key,
@@ -205,16 +206,16 @@ class Session:
             if turn_id is None:
                 raise InvalidSetting("context(as_of=turn): that turn has not begun")
             return replay(self._setup.store, self.owner, self.name, turn_id)
-        wanted = read_format(response_format)
+        toolbox, wanted = Toolbox(tools), read_format(response_format)
         supposed = None if message is None else self._setup.embed(self._setup.prepare(read_message(message)))
         with self._setup.store.history(self.owner, self.name, supposed, model=self._setup.model) as (history, row, newest):
             request = self._setup.request(
                 row,
                 newest,
                 instructions=self._instructions if instructions is None else instructions,
-                tools=tools,
+                tools=toolbox.schemas,
                 response_format=None if wanted is None else wanted.wire,
-                tool_choice=tool_choice,
+                tool_choice=toolbox.choose(tool_choice),
                 max_tokens=max_tokens,
                 strategy=strategy,
                 budget=budget,
