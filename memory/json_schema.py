@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from threadkeep.memory.errors import InvalidSetting
@@ -55,35 +55,42 @@ def check_schema(schema: object, place: str) -> None:
     Raises:
         InvalidSetting: it is none, or refers to what it does not hold; the message names the place inside.
     """
+    if not isinstance(schema, Mapping):
+        raise InvalidSetting(f"{place} is a JSON schema, a dict, not {type(schema).__name__}")
+    problem = _problem(check_json(schema, place))
+    if problem is not None:
+        raise InvalidSetting(problem.replace("$", place, 1))
+
+
+def check_json(given: object, place: str) -> str:
+    """Its JSON.
+
+    Raises:
+        InvalidSetting: JSON cannot hold it.
+    """
+    try:
+        return json.dumps(given, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidSetting(f"{place} cannot be sent as JSON: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _problem(text: str) -> str | None:
+    """What is wrong with a schema, `$` standing for its place. Kept, since looking takes milliseconds, and each request brings the same."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
-    if not isinstance(schema, Mapping):
-        raise InvalidSetting(f"{place} is a JSON schema, a dict, not {type(schema).__name__}")
-    check_json(schema, place)
+    schema = json.loads(text)
     try:
-        Draft202012Validator.check_schema(dict(schema))
+        Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        raise InvalidSetting(f"{error.json_path.replace('$', place, 1)} is no JSON schema: {error.message:.200}") from None
+        return f"{error.json_path} is no JSON schema: {error.message:.200}"
     for reference in _references(schema):
         try:
             _target(schema, reference)
         except LookupError:
-            raise InvalidSetting(
-                f"{place} refers to {reference!r:.80}, which it does not hold: write '#/$defs/…', and define it there"
-            ) from None
-
-
-def check_json(given: object, place: str) -> None:
-    """See that JSON can hold it.
-
-    Raises:
-        InvalidSetting: it cannot.
-    """
-    try:
-        json.dumps(given, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidSetting(f"{place} cannot be sent as JSON: {error}") from None
+            return f"$ refers to {reference!r:.80}, which it does not hold: write '#/$defs/…', and define it there"
+    return None
 
 
 def unmet(value: object, schema: JSON) -> str | None:

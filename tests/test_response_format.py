@@ -58,8 +58,8 @@ class Person(BaseModel):
     age: int = Field(ge=0)
     born: date | None = None
     pets: list[Pet] = []
-    first: Pet | None = Field(None, description="The first of them.")
-    best: Pet = Field(Pet(name="Hilda"), description="The best of them.")
+    first: Pet | None = Field(default=None, description="The first of them.")
+    best: Pet = Field(default=Pet(name="Hilda"), description="The best of them.")
     colour: Colour = Colour.RED
 
 
