@@ -20,6 +20,7 @@ from typing import Any
 
 from threadkeep import Budget, Context, LlamaCpp, Message
 from threadkeep.experiments.answers import INSTRUCTIONS, answered_by, contains_answer
+from threadkeep.memory.quotation import RECALLED
 
 MOST_TOKENS = 24
 RECENT = (
@@ -30,8 +31,14 @@ HEADINGS = {
     "said earlier": "Said earlier in this conversation:",
     "notes": "What you remember of this conversation. Answer from it if it helps:",
     "ignore": "Earlier messages that may matter for the user's next message. Use what is relevant and ignore the rest:",
+    "quotes": RECALLED,
 }
-PLACES = {"system": "late system message", "user": "fenced, at the head of the user message", "head": "right after the instructions"}
+PLACES = {
+    "system": "late system message",
+    "fenced": "late system message, fenced",
+    "user": "fenced, at the head of the user message",
+    "head": "right after the instructions",
+}
 NAMES = ("Ada", "Bo", "Carla", "Dev", "Elif", "Finn", "Greta", "Hugo", "Iris", "Jonas", "Kira", "Luca")
 PLACE_NAMES = ("Nonna's", "the Blue Door", "Kestrel", "Old Mill", "Saffron", "the Anchor", "Marigold", "Tern Bay", "Ostrich", "the Lantern")
 THINGS = ("locker", "garage door", "bicycle lock", "alarm", "suitcase", "garden shed", "mailbox", "server room")
@@ -70,6 +77,7 @@ class Variant:
         first, late = Message.system(INSTRUCTIONS), Message.system(block)
         messages = {
             "system": (first, *RECENT, late, Message.user(question)),
+            "fenced": (first, *RECENT, Message.system(f"<recalled>\n{block}\n</recalled>"), Message.user(question)),
             "user": (first, *RECENT, Message.user(f"<recalled>\n{block}\n</recalled>\n\n{question}")),
             "head": (first, late, *RECENT, Message.user(question)),
         }[self.place]
@@ -89,6 +97,8 @@ VARIANTS = (
     *(Variant(place, BASE.heading, BASE.line) for place in PLACES if place != BASE.place),
     *(Variant(BASE.place, heading, BASE.line) for heading in HEADINGS if heading != BASE.heading),
     *(Variant(BASE.place, BASE.heading, line) for line in LINES if line != BASE.line),
+    Variant("fenced", "ignore", BASE.line),
+    Variant("fenced", "quotes", BASE.line),
 )
 
 
