@@ -627,3 +627,4 @@ def test_an_estimate_is_additive_and_above_what_it_estimates_from() -> None:
     assert counter.count_request(said).tokens == sum(counts) + counter.count_request([]).tokens
     assert counter.count_request(said, tools=[TOOL]).tokens > counter.count_request(said).tokens
     assert not counter.count(said[0]).exact
+    assert counter.count(Message.user("Ελλάδα \ud800")).tokens > 15
