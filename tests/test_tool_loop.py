@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import signal
 import subprocess
 import sys
@@ -271,23 +272,28 @@ def test_a_call_is_run_where_it_is_approved(make: Make, answer: bool | str, told
     assert asked == [call("look").tool_calls[0]] * 2, "what cannot be run is not asked about"
 
 
-def test_nothing_of_a_round_runs_before_all_of_it_was_asked_about(make: Make) -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_nothing_of_a_round_runs_before_all_of_it_was_asked_about(make: Make, asynchronous: bool) -> None:
     ran: list[str] = []
 
     def note() -> None:
         ran.append("note")
 
-    session = make(call("note", "look"), "Done.", "Fine.")
+    async def note_later() -> None:
+        ran.append("note")
 
     def refuse(one: ToolCall) -> bool:
         if one.name == "look":
+            time.sleep(0.05)
             raise PermissionError("nobody is there")
         return True
 
+    tool = note_later if asynchronous else note
+    session = make(call(tool.__name__, "look"), "Done.")
     with pytest.raises(PermissionError):
-        session.chat("Hello", key="k", tools=[note, look], approve=refuse)
+        session.chat("Hello", key="k", tools=[tool, look], approve=refuse)
     assert ran == []
-    holds_again(session, "Hello", "k", "Done.", tools=[note, look])
+    holds_again(session, "Hello", "k", "Done.", tools=[tool, look])
 
 
 def test_an_answer_that_is_none_is_an_error_and_the_session_works(make: Make) -> None:
@@ -468,6 +474,36 @@ def test_a_session_without_a_loop_is_used_inside_one(make: Make) -> None:
         return make(call("wander"), "Done.").chat("Hello", tools=[wander]).text
 
     assert asyncio.run(inside()) == "Done."
+
+
+def test_an_interrupt_while_an_asynchronous_function_runs_cancels_it(make: Make) -> None:
+    ended: list[str] = []
+
+    async def press() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+        finally:
+            ended.append("cancelled")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where the suite runs in the background, it is ignored
+    try:
+        session = make(call("look", "press"), "Done.")
+        with pytest.raises(KeyboardInterrupt):
+            session.chat("Hello", key="k", tools=[look, press])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == ["cancelled"]
+    assert [one.name for one in threading.enumerate() if one.name == "threadkeep tools"] == []
+    holds_again(session, "Hello", "k", "Done.", tools=[look, press])
+
+
+def test_calls_of_one_id_each_get_a_result(make: Make) -> None:
+    twice = Message.assistant(tool_calls=[ToolCall("a", "look", "{}"), ToolCall("a", "fail", "{}")])
+    session = make(twice, twice, "Done.")
+    assert session.chat("Hello", tools=[look, fail]).text == "Done."
+    assert len([text for role, text, _ in said(session) if role == "tool"]) == 4
+    holds(session)
 
 
 def test_a_function_may_give_what_is_to_be_awaited(make: Make) -> None:
