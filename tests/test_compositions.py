@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
+from test_rows_read import work_of
 
 from threadkeep import (
     Budget,
@@ -217,23 +216,3 @@ def test_a_turn_costs_the_same_in_a_session_ten_times_as_long(tmp_path: Path, st
             costs.append(work_of(memory, partial(session.context, "And now?")))
     assert costs[0] > 100
     assert costs[1] <= 1.2 * costs[0]
-
-
-def work_of(memory: Memory, action: Callable[[], object]) -> int:
-    """How many instructions SQLite's machine runs for it, in tens."""
-    ran = 0
-
-    def step() -> int:
-        nonlocal ran
-        ran += 1
-        return 0
-
-    def watch(connection: sqlite3.Connection, *_: object) -> None:
-        connection.set_progress_handler(step, 10)
-
-    event.listen(memory.store.engine, "checkout", watch)
-    try:
-        action()
-    finally:
-        event.remove(memory.store.engine, "checkout", watch)
-    return ran
