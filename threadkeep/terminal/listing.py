@@ -71,15 +71,18 @@ def show_line(console: Console, entry: Entry) -> None:
 
 def show_found(console: Console, found: Found, *, named: bool) -> None:
     """An entry that a search found, under a line with its score and what that is made of; `named`: with its session."""
-    parts = {"words": found.words, "meaning": found.meaning, "neighbours": found.neighbours, "date": found.date}
-    made_of = " + ".join(f"{name} {part:.2f}" for name, part in parts.items() if part >= SMALLEST_PART)
+    made_of = " + ".join(f"{name} {part:.2f}" for name, part in _parts(found).items() if part >= SMALLEST_PART)
     console.print(Text(f"{found.score:.2f}  {made_of}" + (f"  · {line(found.session)}" if named else ""), style="green"))
     show_entry(console, found.entry)
 
 
 def found_data(found: Found) -> dict[str, object]:
-    parts = {"words": found.words, "meaning": found.meaning, "neighbours": found.neighbours, "date": found.date}
-    return {"session": found.session, "score": found.score, "parts": parts, **entry_data(found.entry)}
+    return {"session": found.session, "score": found.score, "parts": _parts(found), **entry_data(found.entry)}
+
+
+def _parts(found: Found) -> dict[str, float]:
+    """What a score is made of."""
+    return {"words": found.words, "meaning": found.meaning, "neighbours": found.neighbours, "date": found.date}
 
 
 def entry_data(entry: Entry) -> dict[str, object]:
