@@ -225,7 +225,7 @@ class _Assembly:
         return bool(chosen)
 
     def _ask_the_strategy(self, selection: Selection, counted: Counted) -> None:
-        for pick in self._picks(self.history, counted, 0):
+        for pick in self._picks(self.history, counted, _tokens_by_seq(counted.pieces)):
             if pick.kind == "entries":
                 usable = [entry for entry in self._complete(self.history.entries(pick.seqs)) if self._may_stand(entry)]
                 selection.add(pick, [self._form(entry, pick.clearing) for entry in usable])
@@ -238,16 +238,15 @@ class _Assembly:
         stays = {entry.seq for entry in self.history.pinned()}
         by_seq = _tokens_by_seq(counted.pieces)
         log = sum(by_seq.get(seq, 0) for seq in selection.shown if seq not in stays and not seq >= self.head.turn_seq > 0)
-        picks = self._picks(WithShown(self.history, frozenset(selection.shown)), counted, log)
+        picks = self._picks(WithShown(self.history, frozenset(selection.shown)), counted, by_seq, log)
         others = [pick for pick in picks if pick.kind == "excerpt" and not pick.seqs]
         for pick in others:
             selection.add(pick, ())
         return bool(others)
 
-    def _picks(self, history: History, counted: Counted, log: int) -> list[Pick]:
+    def _picks(self, history: History, counted: Counted, by_seq: Mapping[int, int], log: int = 0) -> list[Pick]:
         """What the strategy chose, in due form; `log`: what of the counted tokens is its to choose."""
         request = self.request
-        by_seq = _tokens_by_seq(counted.pieces)
         live = sum(tokens for seq, tokens in by_seq.items() if seq and seq >= self.head.turn_seq > 0)
         reserved = max(0, counted.tokens - live - log)  # messages that were made one may cost less than their entries
         budget = request.budget.within(min(reserved, self.ceiling), min(live, self.ceiling))
