@@ -64,7 +64,7 @@ class Routing:
         """Why the offer was taken; None where there was no choice."""
         if offer.reason is None:
             return None
-        costs = "price not known" if offer.estimate is None else f"{shown(offer.estimate)} estimated"
+        costs = "price not known" if offer.estimate is None else "free" if not offer.estimate else f"{shown(offer.estimate)} estimated"
         said = f"{offer.backend.name}: {', '.join(filter(None, (offer.reason, costs)))}"
         return "; ".join((said, *self._passed))
 

@@ -81,7 +81,9 @@ class Setup:
         self._countings: dict[Backend, Counting] = {}
         self.spend_cap = spend_cap
         self._lock = threading.RLock()
-        self.upkeep = Upkeep(store, self.strategy, embedder, lambda message: self.counting.count(message).tokens, background=upkeep)
+        self.upkeep = Upkeep(
+            store, self.strategy, embedder, lambda message: self.counting.count(message).tokens, spend_cap, background=upkeep
+        )
 
     @property
     def backend(self) -> Backend:

@@ -10,6 +10,7 @@ from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import InvalidSetting, SummariserError, ThreadkeepError
 from threadkeep.memory.message import Message
+from threadkeep.memory.metering import metered
 from threadkeep.strategies.summariser import FAR_TOO_LONG, Said, SummaryRequest
 from threadkeep.strategies.summariser_extractive import ExtractiveSummariser
 
@@ -132,7 +133,7 @@ class BackendSummariser:
         )
         text, finish, end = "", None, time.monotonic() + self._seconds
         try:
-            with closing(self._backend.stream(context)) as events:  # type: ignore[type-var]  # a backend's iterator has close()
+            with closing(metered(self._backend, context, "summary")) as events:
                 for event in events:
                     text += event.text
                     finish = event.finish

@@ -17,6 +17,7 @@ from threadkeep.memory.deadline import Call
 from threadkeep.memory.errors import NotFound, StoreError
 from threadkeep.memory.leases import keeper
 from threadkeep.memory.message import Message
+from threadkeep.memory.spending import Account, SpendCap, paid_by
 from threadkeep.memory.upkeep_jobs import Embedding, Job, Made, Step, Summaries
 from threadkeep.memory.worker import Lane, LaneName
 from threadkeep.stores.jobs import CLAIM_US, Claim, Jobs
@@ -64,10 +65,18 @@ class Upkeep:
     _numbers = count(1)
 
     def __init__(
-        self, store: SQLStore, strategy: Strategy, embedder: Embedder | None, tokens_of: Callable[[Message], int], *, background: bool
+        self,
+        store: SQLStore,
+        strategy: Strategy,
+        embedder: Embedder | None,
+        tokens_of: Callable[[Message], int],
+        spend_cap: SpendCap | None = None,
+        *,
+        background: bool,
     ) -> None:
         self.number = next(self._numbers)
         self.jobs = Jobs(store)
+        self._store, self._spend_cap = store, spend_cap
         self._embedder = embedder
         self._strategy = strategy if isinstance(strategy, Summarising) and strategy.recipes else None
         self._tokens_of = tokens_of
@@ -140,7 +149,7 @@ class Upkeep:
         claim = self._claim(job, session, background=background)
         if claim is None:
             return Upkept(owner, session.name, job.kind, "held")
-        run = _Run(self.jobs, claim, stop_at, rests=background)
+        run = _Run(self.jobs, claim, Account(self._store, session, self._spend_cap), stop_at, rests=background)
         try:
             state = run.through(job)
         except Exception as error:  # noqa: BLE001  # a strategy, a summariser and an embedder are anybody's code
@@ -172,8 +181,8 @@ def _is_due(job: Job, session: SessionRow, row: JobRow) -> bool:
 class _Run:
     """A claimed job while it is worked at."""
 
-    def __init__(self, jobs: Jobs, claim: Claim, stop_at: Callable[[], float], *, rests: bool) -> None:
-        self._jobs, self._claim, self._stop_at, self._rests = jobs, claim, stop_at, rests
+    def __init__(self, jobs: Jobs, claim: Claim, account: Account, stop_at: Callable[[], float], *, rests: bool) -> None:
+        self._jobs, self._claim, self._account, self._stop_at, self._rests = jobs, claim, account, stop_at, rests
         self.made = 0
 
     def through(self, job: Job) -> State:
@@ -217,7 +226,12 @@ class _Run:
 
     def _made(self, step: Step, name: str) -> Made | None:
         """Ask the model, and hold the claim on meanwhile; None: it was left, because the worker stops."""
-        call = Call(step, f"threadkeep {name}")
+
+        def paid() -> Made:
+            with paid_by(self._account):
+                return step()
+
+        call = Call(paid, f"threadkeep {name}")
         end = time.monotonic() + DEADLINE_SECONDS
         renew = time.monotonic() + CLAIM_US / 1_000_000 / 3
         try:

@@ -4,6 +4,7 @@ A step reads, then asks a model outside of any transaction, then stores what it 
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeAlias
@@ -13,6 +14,7 @@ from threadkeep.memory.embedding import embed
 from threadkeep.memory.errors import EmbedderError, SummariserError
 from threadkeep.memory.history import Summary
 from threadkeep.memory.message import Message
+from threadkeep.memory.spending import embedding_call, paying
 from threadkeep.stores.jobs import Claim, Jobs
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.sql import check_name
@@ -66,9 +68,13 @@ class Embedding:
         if not entries:
             return self._sweep(session)
         texts = {entry.seq: text for entry in entries if (text := entry.message.text).strip()}
+        tokens = sum(entry.tokens for entry in entries if entry.seq in texts)
 
         def make() -> Made:
+            began = time.perf_counter()
             rows = self._vectors(texts)
+            if rows and (account := paying()) is not None:
+                account.note(embedding_call(self._embedder, tokens, began))
             return Made(lambda claim: self._jobs.save_vectors(claim, self._model, rows, entries[-1].seq), len(rows))
 
         return make

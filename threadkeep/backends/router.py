@@ -113,22 +113,11 @@ class Router:
             NoCandidate: each lacks something that it needs.
             BackendError: each failed.
         """
-        for _, event in answers(self._fitting(context), lambda *_: None):
+        for _, event in answers(self.fitting(context), lambda *_: None):
             yield event
 
-    def close(self) -> None:
-        """Close every candidate."""
-        for one in self._candidates:
-            one.close()
-
-    def _tier(self, request: JSON) -> tuple[int, str]:
-        given = self._policy(request)
-        tier, reason = given if isinstance(given, tuple) and len(given) == 2 else (given, "")
-        if type(tier) is not int or tier < 1 or not isinstance(reason, str):
-            raise InvalidSetting(f"the router's policy gave {given!r:.80}: a tier from 1, or the tier and why")
-        return tier, reason
-
-    def _fitting(self, context: Context) -> Iterator[Offer]:
+    def fitting(self, context: Context) -> Iterator[Offer]:
+        """Those that a context may be sent to which was assembled without a session, in order. Raises as `stream` does."""
         route = self.route({**context.request, "tokens": context.tokens})
         too_long: list[CannotFit] = []
         for one in route.candidates:
@@ -143,6 +132,18 @@ class Router:
             yield Offer(one, fitted, route.reason)
         if len(too_long) == len(route.candidates):
             raise max(too_long, key=lambda error: error.room)
+
+    def close(self) -> None:
+        """Close every candidate."""
+        for one in self._candidates:
+            one.close()
+
+    def _tier(self, request: JSON) -> tuple[int, str]:
+        given = self._policy(request)
+        tier, reason = given if isinstance(given, tuple) and len(given) == 2 else (given, "")
+        if type(tier) is not int or tier < 1 or not isinstance(reason, str):
+            raise InvalidSetting(f"the router's policy gave {given!r:.80}: a tier from 1, or the tier and why")
+        return tier, reason
 
 
 def needs_of(request: JSON) -> list[str]:
