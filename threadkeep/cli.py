@@ -28,6 +28,7 @@ from threadkeep.terminal.listing import entry_data, found_data, session_data, se
 from threadkeep.terminal.opening import database_url, open_backend, open_stored
 from threadkeep.terminal.screen import line, open_console
 from threadkeep.terminal.upkeep import catch_up, show_outcome, status_data, status_table, upkept_data
+from threadkeep.terminal.usage import usage_data, usage_table
 
 FILE = "threadkeep.db"
 """The database where none is named: a SQLite file in the folder one stands in."""
@@ -237,6 +238,24 @@ def search(
         console.print(Text("Nothing was said about it."))
     for one in found:
         show_found(console, one, named=everywhere)
+
+
+@app.command()
+def usage(
+    database: Database = FILE,
+    owner: Owner = OWNER,
+    session: Annotated[str | None, typer.Option("--session", "-s", help="One session's.", show_default="all of the owner's")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Show what model calls took and cost, by model and purpose, the dearest first."""
+    with open_stored(database) as memory:
+        used = memory.usage(owner=owner, session=session)
+    if as_json:
+        say_json([usage_data(one) for one in used])
+    elif used:
+        open_console().print(usage_table(used))
+    else:
+        open_console().print(Text(f"No model was called for owner {line(owner)} yet."))
 
 
 @app.command()
