@@ -36,6 +36,7 @@ from threadkeep import (
     TiktokenCounter,
     ToolCall,
 )
+from threadkeep.memory.leases import keeper
 from threadkeep.memory.repair import INTERRUPTED
 from threadkeep.memory.stream import Stream
 from threadkeep.promises import Asked, Log, smallest, violations, whole
@@ -661,6 +662,35 @@ def test_leaving_an_async_stream_between_results_leaves_a_session_that_works(url
     run(work, url, call("look", "wander"), "Done.")
 
 
+def test_turns_cancelled_at_any_moment_of_a_round_leave_sessions_that_work(url: str) -> None:
+    def rest() -> str:
+        time.sleep(0.01)
+        return "rested"
+
+    async def nap() -> str:
+        await asyncio.sleep(0.01)
+        return "slept"
+
+    backend = ScriptedBackend(lambda context: "Done." if context.messages[-1]["role"] == "tool" else call("rest", "nap", "rest"))
+
+    async def work() -> None:
+        async with AsyncMemory(url, backend=backend, budget=BUDGET) as memory:
+            for number in range(16):
+                session = memory.session(f"session {number}")
+                task = asyncio.create_task(session.chat("Hello", key="k", tools=[rest, nap]))
+                await asyncio.sleep(number * 0.006)
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                assert memory.store.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool
+                assert (await session.chat("Hello", key="k", tools=[rest, nap], timeout=0)).text == "Done."
+
+    asyncio.run(work())
+    with Memory(url, backend=backend, budget=BUDGET) as memory:
+        for number in range(16):
+            holds(memory.session(f"session {number}"))
+
+
 # ---- whatever happens ----
 
 
@@ -672,6 +702,8 @@ class Script(NamedTuple):
     end: str
     leave_after: int | None
     """Events that are read; None: all."""
+    dies: bool
+    """Whether its process is dead after them, a draft of what was said last on disk."""
     refused: bool
     again: bool
     """Whether the turn is tried again under its key."""
@@ -683,6 +715,7 @@ turns = st.builds(
     st.lists(names, max_size=4),
     st.sampled_from(["answered", "fails", "cut"]),
     st.none() | st.integers(0, 12),
+    st.booleans(),
     st.booleans(),
     st.booleans(),
 )
@@ -716,7 +749,8 @@ def stop() -> None:
     raise Stop
 
 
-def test_whatever_a_turn_comes_to_its_log_is_valid_and_the_session_works() -> None:
+def test_whatever_a_turn_comes_to_its_log_is_valid_and_the_session_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("threadkeep.memory.turn.DRAFT_SECONDS", 0.0)
     backend = Scripted()
     asked = Asked(backend.counter)
     with Memory("sqlite://", backend=backend, budget=BUDGET, upkeep=False) as memory:
@@ -729,8 +763,10 @@ def test_whatever_a_turn_comes_to_its_log_is_valid_and_the_session_works() -> No
             for at, one in enumerate(script):
                 backend.left, backend.end = [call(*names) for names in one.rounds], one.end
                 for _ in range(1 + one.again):
-                    with suppress(Stop, BackendError), stream_of(session, f"key {at}", one) as stream:
+                    with suppress(Stop, BackendError, Died), stream_of(session, f"key {at}", one) as stream:
                         list(islice(stream, one.leave_after))
+                        if one.dies and stream.turn.reply is None:
+                            die(stream)
             log = Log(tuple(entry.message for entry in session.entries(limit=1000)))
             assert [message.text for message in log.messages if message.role == "user"] == ["Hello"] * len(script)
             least, most = smallest(log, asked), whole(log, asked)
@@ -740,6 +776,21 @@ def test_whatever_a_turn_comes_to_its_log_is_valid_and_the_session_works() -> No
                 turn.finish("fine")
 
         always()
+
+
+class Died(Exception):
+    """Stands for the end of a process."""
+
+
+def die(stream: Stream) -> None:
+    """Nothing more is written, and the lease ends."""
+    keeper.let_go(stream.turn)
+    stream.turn.forget()
+    with stream.turn._setup.store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE threadkeep_turns SET until_us = 0, holder = 'another|0|0|0' WHERE state = 'open'")
+    with suppress(Conflict):  # the turn is held no more
+        stream.close()
+    raise Died
 
 
 def stream_of(session: Session, key: str, one: Script) -> Stream:
