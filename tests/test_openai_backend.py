@@ -29,8 +29,10 @@ from threadkeep import (
     TiktokenCounter,
     ToolCall,
 )
+from threadkeep.backends.candidate import Candidate
 from threadkeep.backends.estimating_counter import EstimatingCounter
 from threadkeep.backends.llama_engine import Engine
+from threadkeep.backends.router import Router
 from threadkeep.testing import BackendContract
 
 NOW = {"Retry-After": "0"}
@@ -413,7 +415,8 @@ def failing(answer: Answer, url: str, backend_at: Made, error: str) -> None:
             assert len(server.asked) == 2
             assert server.asked[1].body["messages"] == [{"role": "user", "content": "Hello"}]
             assert [(entry[1], entry[2]) for entry in log_of(session)][-1] == ("My name is Bob.", "complete")
-            assert [(call.prompt_tokens, call.cached_tokens, call.completion_tokens) for call in session.calls()] == [(20, 5, 3)]
+            *_, call = session.calls()
+            assert (call.prompt_tokens, call.cached_tokens, call.completion_tokens) == (20, 5, 3)
 
 
 @pytest.mark.parametrize(
@@ -520,6 +523,39 @@ def test_a_backend_that_nobody_holds_any_more_leaves_no_thread() -> None:
         thread.join(5)
 
         assert not thread.is_alive()
+
+
+# ---- with the rest ----
+
+
+def test_a_tool_of_ones_own_is_called_inside_the_turn(url: str, backend_at: Made) -> None:
+    def look(at: int) -> str:
+        """Looks somewhere."""
+        return f"nothing at {at}"
+
+    with serving(streams(*PIECES, delta(finish="tool_calls"), usage()), says("Nothing there.")) as server:
+        with Memory(url, backend=backend_at(server)) as memory:
+            session = memory.session("chat")
+            reply = session.chat("Look.", tools=[look])
+
+            assert reply.text == "Nothing there."
+            assert [entry.role for entry in session.entries()] == ["user", "assistant", "tool", "tool", "assistant"]
+            assert len(session.calls()) == 2
+        sent = server.asked[1].body["messages"]
+        assert [message["content"] for message in sent[-2:]] == ["nothing at 1", "nothing at 2"]  # type: ignore[index]
+
+
+def test_a_router_asks_the_next_where_this_one_refuses_and_the_ledger_has_the_cost_that_was_told(url: str, backend_at: Made) -> None:
+    told = streams(delta("Hello", "stop"), usage(194, 2, cost=0.00014))
+    with serving(refuses(503)) as busy, serving(told) as free:
+        router = Router([Candidate(backend_at(busy, "first", retries=0)), Candidate(backend_at(free, "second"))])
+        with Memory(url, backend=router) as memory:
+            session = memory.session("chat")
+            reply = session.chat("Hello")
+
+            assert (reply.text, len(busy.asked), len(free.asked)) == ("Hello", 1, 1)
+            *_, call = session.calls()
+            assert (call.model, call.cost) == ("second", Decimal("0.00014"))
 
 
 # ---- the async twin ----

@@ -15,7 +15,7 @@ from threadkeep.backends.openai_wire import Wire
 from threadkeep.backends.profiles import is_publisher, profile_for
 from threadkeep.backends.tiktoken_counter import TiktokenCounter
 from threadkeep.memory.context import Context
-from threadkeep.memory.errors import InvalidSetting, MissingExtra
+from threadkeep.memory.errors import BackendError, InvalidSetting, MissingExtra
 from threadkeep.memory.message import JSON, Message, ToolCall
 from threadkeep.memory.tokens import TokenCounter
 
@@ -123,6 +123,8 @@ class OpenAIBackend:
                 try:
                     said = news.get(timeout=HEARTBEAT)
                 except Empty:
+                    if going.done() and news.empty():  # the backend was closed before the call had begun
+                        raise BackendError(f"{self._who}: the backend was closed while it answered") from None
                     yield Event()
                     continue
                 if isinstance(said, BaseException):

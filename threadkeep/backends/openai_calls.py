@@ -65,8 +65,16 @@ class Line:
         await self.client.close()
 
     def start(self, call: Coroutine[object, object, None]) -> "concurrent.futures.Future[None]":
-        """Begin a call; cancelling what this returns leaves it."""
-        return asyncio.run_coroutine_threadsafe(call, self._loop)
+        """Begin a call; cancelling what this returns leaves it.
+
+        Raises:
+            BackendError: it was closed at this moment.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._loop)
+        except RuntimeError as error:
+            call.close()
+            raise BackendError("the backend was closed") from error
 
     def close(self) -> None:
         """Leave every call and end the thread; nothing in a forked child, whose parent it belongs to."""
@@ -245,6 +253,8 @@ def _unreachable(who: str, error: Exception, tries: int, *, begun: bool) -> Back
 def _failed(who: str, error: Exception) -> BackendError:
     from openai import APIError
 
+    if type(error).__module__.startswith("httpx"):  # older releases of the openai package let it through
+        return _unreachable(who, error, 1, begun=True)
     if isinstance(error, BadChunk):
         made = BackendError(f"{who} failed in the middle: {error}")
     elif isinstance(error, ValueError):
