@@ -26,6 +26,8 @@ HEARTBEAT = 0.5
 """Seconds without news after which a listener hears that the engine is at work."""
 PIECE = 64
 """Tokens of a prompt read at a time. Between two pieces a request can be cancelled: at 64 in well under a second, and it is no slower."""
+ASIDE = 2048
+"""MiB of memory for what was read of conversations that have no slot just now, also of those that nobody goes on with; else up to 8 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ def _start(settings: Settings, key: str) -> _Server:
     wanted.n_parallel = settings.parallel
     wanted.n_ctx = settings.window * settings.parallel
     wanted.n_batch = wanted.n_ubatch = PIECE
+    wanted.cache_ram_mib = ASIDE
     wanted.fit_params = False  # it would change the window to what it finds fitting
     wanted.prefill_assistant = False  # a reply last in a context is a reply, not the beginning of the next
     wanted.warmup = False
