@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from threadkeep.backends.llama_template import Kind, Template, kind_of
-from threadkeep.memory.errors import BackendError, InvalidSetting
+from threadkeep.memory.errors import BackendError
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.tokens import Count
 
@@ -43,25 +43,17 @@ class LlamaCounter:
         response_format: JSON | None = None,
         counts: Sequence[int] | None = None,
     ) -> Count:
-        """The engine's own `prompt_tokens` for the request.
+        """The engine's own `prompt_tokens` for the request; a response format adds nothing, since the engine's prompt does not show it.
 
         Raises:
             BackendError: the template refuses the messages.
-            InvalidSetting: tools, for a template that would drop them.
         """
         template = self._template()
-        check_tools(template, tools)
-        if counts is not None and response_format is None:
+        if counts is not None:
             total = _added_up(template, messages, tools, counts)
             if total is not None:
                 return Count(total)
-        return Count(template.tokens([message.to_dict() for message in messages], tools, response_format))
-
-
-def check_tools(template: Template, tools: Sequence[JSON] | None) -> None:
-    """Raise `InvalidSetting` rather than let a template drop tools in silence."""
-    if tools and not template.profile.tools:
-        raise InvalidSetting(f"this model's template shows no tools, and {len(tools)} were given: take a model that knows them, or none")
+        return Count(template.tokens([message.to_dict() for message in messages], tools))
 
 
 def _added_up(template: Template, messages: Sequence[Message], tools: Sequence[JSON] | None, counts: Sequence[int]) -> int | None:

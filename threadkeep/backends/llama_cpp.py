@@ -2,22 +2,22 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
 
-from threadkeep.backends.base import Backend, Event, Finish, Profile, Usage
+from threadkeep.backends.base import Backend, Event, Profile
 from threadkeep.backends.gguf import Tokenizer, read_tokenizer
-from threadkeep.backends.llama_counter import LlamaCounter, check_tools
+from threadkeep.backends.llama_counter import LlamaCounter
 from threadkeep.backends.llama_engine import Engine, Settings, engine_for
+from threadkeep.backends.llama_grammar import Held, held_to
+from threadkeep.backends.llama_reply import Hearing, Splitting
 from threadkeep.backends.llama_template import Template
+from threadkeep.backends.llama_tools import TAGS, TELLING
 from threadkeep.backends.llama_wire import Wire
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import InvalidSetting
-from threadkeep.memory.message import JSON, ToolCall
+from threadkeep.memory.message import JSON
 from threadkeep.memory.money import FREE, Price
 from threadkeep.models.fetch import check_name, locate
 from threadkeep.models.registry import DEFAULT, MODELS
@@ -95,7 +95,7 @@ class LlamaCpp:
     def counter(self) -> LlamaCounter:
         tokenizer = self._tokenizer
         template = tokenizer.template if self._chat_template is None else self._chat_template
-        identity = hashlib.sha256(f"{tokenizer.identity} {template}".encode()).hexdigest()
+        identity = hashlib.sha256(f"{tokenizer.identity} {template} {TELLING}".encode()).hexdigest()
         return LlamaCounter(self._template, f"llama.cpp:{identity[:16]}")
 
     def candidates(self, request: JSON) -> Sequence[Backend]:
@@ -115,22 +115,27 @@ class LlamaCpp:
 
         Raises:
             BackendError: the engine refused or failed; with its words.
-            InvalidSetting: the context has tools, and the model's template would drop them.
+            InvalidSetting: a tool, the choice of one or the response format cannot be honoured; before the model is asked.
         """
         template = self._template()
-        check_tools(template, context.tools)
-        reading = _Reading()
-        chunks = template.engine.answer(self._body(context, template))
+        room = context.max_tokens or self._window // 4
+        held = held_to(template.form, context.tools, context.tool_choice, context.response_format, room) if _asks_form(context) else None
+        hearing = Hearing(None if held is None else Splitting(held, template.profile.tool_ids), cuts="stop" in self._sampling)
+        chunks = template.engine.answer(self._body(context, template, held))
         try:
             for chunk in chunks:
-                yield Event() if chunk is None else reading.event(chunk)
+                yield Event() if chunk is None else hearing.event(chunk)
         finally:
             chunks.close()
-        yield reading.last()
+        yield from hearing.last()
 
-    def _body(self, context: Context, template: Template) -> dict[str, object]:
-        body = template.body(context.messages, context.tools, context.response_format) | self._sampling
+    def _body(self, context: Context, template: Template, held: Held | None) -> dict[str, object]:
+        body = template.body(context.messages, context.tools) | self._sampling
         body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": True}
+        if held is not None:
+            body["grammar"] = held.grammar
+            if held.speech != "text":
+                body.pop("stop", None)  # a stop text ends what is said; within JSON it would only break it
         if context.max_tokens is not None:
             body["max_tokens"] = context.max_tokens
         return body
@@ -153,62 +158,12 @@ class LlamaCpp:
         loaded = self._loaded
         if loaded is None or loaded.engine.pid != os.getpid():
             special = self._tokenizer.special
-            loaded = self._loaded = Template(self._engine(), Wire(special), special)
+            loaded = self._loaded = Template(self._engine(), Wire((*special, *TAGS)), special)
         return loaded
 
     def _engine(self) -> Engine:
         return engine_for(Settings(self._path, self._window, self._parallel, self._threads, self._chat_template))
 
 
-@dataclass
-class _Reading:
-    """What has been heard of one reply."""
-
-    began: float = field(default_factory=time.perf_counter)
-    first_token_ms: float | None = None
-    finish: Finish = "stop"
-    usage: Usage | None = None
-    calls: dict[int, dict[str, str]] = field(default_factory=dict)
-
-    def event(self, chunk: JSON) -> Event:
-        if (used := chunk.get("usage")) is not None:
-            self._used(used)
-        choices = chunk.get("choices")
-        if not isinstance(choices, list) or not choices:
-            return Event()
-        if choices[0].get("finish_reason") in get_args(Finish):
-            self.finish = choices[0]["finish_reason"]
-        delta = choices[0].get("delta") or {}
-        for call in delta.get("tool_calls") or ():
-            self._call(call)
-        text = delta.get("content") or ""
-        if self.first_token_ms is None and (text or delta.get("tool_calls") or delta.get("reasoning_content")):
-            self.first_token_ms = self._elapsed()
-        return Event(text)
-
-    def last(self) -> Event:
-        calls = tuple(ToolCall(call["id"], call["name"], call["arguments"]) for _, call in sorted(self.calls.items()))
-        return Event(tool_calls=calls, finish=self.finish, usage=self.usage)
-
-    def _call(self, delta: JSON) -> None:
-        """A call comes in pieces: its id and name first, its arguments bit by bit."""
-        index, function = delta.get("index", 0), delta.get("function") or {}
-        assert isinstance(index, int)
-        assert isinstance(function, dict)
-        call = self.calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
-        call["id"] += str(delta.get("id") or "")
-        call["name"] += function.get("name") or ""
-        call["arguments"] += function.get("arguments") or ""
-
-    def _used(self, used: object) -> None:
-        assert isinstance(used, dict)
-        self.usage = Usage(
-            prompt_tokens=used["prompt_tokens"],
-            completion_tokens=used["completion_tokens"],
-            cached_tokens=(used.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
-            first_token_ms=self.first_token_ms,
-            total_ms=self._elapsed(),
-        )
-
-    def _elapsed(self) -> float:
-        return (time.perf_counter() - self.began) * 1000
+def _asks_form(context: Context) -> bool:
+    return bool(context.tools or context.response_format or context.tool_choice)

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from threadkeep.backends.base import Profile
 from threadkeep.backends.llama_engine import Engine
+from threadkeep.backends.llama_tools import OURS, CallForm, as_text, read_form
 from threadkeep.backends.llama_wire import Wire
 from threadkeep.memory.errors import BackendError
 from threadkeep.memory.message import JSON, Message
@@ -77,13 +78,13 @@ class Template:
     _around: dict[Kind, tuple[str, str] | None] = field(default_factory=dict)
     _heads: dict[tuple[str | None, str], int | None] = field(default_factory=dict)
 
-    def tokens(self, messages: Sequence[JSON], tools: Sequence[JSON] | None = None, response_format: JSON | None = None) -> int:
+    def tokens(self, messages: Sequence[JSON], tools: Sequence[JSON] | None = None) -> int:
         """What the engine takes for these messages, by its own word.
 
         Raises:
             BackendError: the template refuses them.
         """
-        said = self.engine.ask("/v1/chat/completions/input_tokens", self.body(messages, tools, response_format))
+        said = self.engine.ask("/v1/chat/completions/input_tokens", self.body(messages, tools))
         count = said.get("input_tokens")
         if not isinstance(count, int):
             raise BackendError(f"the engine did not count: {said!r:.200}")
@@ -91,57 +92,92 @@ class Template:
 
     def rendered(self, messages: Sequence[JSON], tools: Sequence[JSON] | None = None, *, open_reply: bool = True) -> str | None:
         """The prompt as text; None where the template refuses the messages."""
-        body = self.body(messages, tools, None) | {"add_generation_prompt": open_reply}
+        return self._rendered(self.body(messages, tools), open_reply=open_reply)
+
+    def _rendered(self, body: dict[str, object], *, open_reply: bool = True) -> str | None:
         try:
-            return str(self.engine.ask("/apply-template", body)["prompt"])
+            return str(self.engine.ask("/apply-template", body | {"add_generation_prompt": open_reply})["prompt"])
         except BackendError:
             return None
 
-    def body(self, messages: Sequence[JSON], tools: Sequence[JSON] | None, response_format: JSON | None) -> dict[str, object]:
-        """The part of a request that the template reads."""
-        body: dict[str, object] = {"messages": self.wire.messages(messages)}
-        if tools:
-            body["tools"] = self.wire.tools(tools)
-        if response_format is not None:
-            body["response_format"] = response_format
-        return body
+    def body(self, messages: Sequence[JSON], tools: Sequence[JSON] | None) -> dict[str, object]:
+        """The part of a request that the template reads; with tools as it knows them, or as text where it does not."""
+        wired, shown = self.wire.messages(messages), self.wire.tools(tools or ())
+        if not shown and not any(message["role"] == "tool" or "tool_calls" in message for message in wired):
+            return {"messages": wired}
+        if self._own_form is None:
+            return {"messages": as_text(wired, shown, alternating=self._alternates, leads=self._leads)}
+        return self._with_tools(wired, shown)
+
+    def _with_tools(self, messages: Sequence[JSON], tools: Sequence[object]) -> dict[str, object]:
+        """Tools reach the template past the engine, which would else not take a grammar of ours."""
+        return {"messages": messages, **({"chat_template_kwargs": {"tools": tools}} if tools else {})}
 
     @cached_property
     def profile(self) -> Profile:
         """What the template accepts and shows."""
-        tools = self._shows([probe("user", "qza")], ["qzlookup", "qzdescribed"], [PROBE_TOOL]) and self._shows(
-            self._called(self._id), ["qza", "qzlookup", "qzarg", "qzresult"], [PROBE_TOOL]
-        )
         late = [probe("system", "qza"), probe("user", "qzb"), probe("assistant", "qzc"), probe("system", "qzd"), probe("user", "qze")]
         two = [probe("system", "qza"), probe("system", "qzb"), probe("user", "qzc")]
         named = probe("user", "qzb") | {"name": "qza"}
-        keys = {"role", "content"} | ({"tool_calls", "tool_call_id"} if tools else set())
+        keys = {"role", "content", "tool_calls", "tool_call_id"}
         return Profile(
             name="llama.cpp",
             system="anywhere" if self._shows(late, ["qza", "qzb", "qzc", "qzd", "qze"]) and self._shows(two, ["qza", "qzb"]) else "first",
             developer=False,
-            alternation=not (
-                self._shows([probe("user", "qza"), probe("user", "qzb")], ["qza", "qzb"])
-                and self._shows([probe("assistant", "qza"), probe("user", "qzb")], ["qza", "qzb"])
-            ),
-            tools=tools,
+            alternation=self._alternates,
+            tools=True,
             images=False,
             tool_ids=None if self._id == "call_qz1" else "[a-zA-Z0-9]{9}",
             keys=frozenset(keys | ({"name"} if self._shows([named], ["qza"]) else set())),
         )
 
     @cached_property
+    def form(self) -> CallForm:
+        """How calls stand in a reply."""
+        return self._own_form or OURS
+
+    @cached_property
+    def _own_form(self) -> CallForm | None:
+        """The template's own way to write calls; None where it shows no tools, or writes them in a way that is not known here."""
+        called = probe("calls", "qzarg", id=self._id)
+        twice = called | {"tool_calls": [*called["tool_calls"], *called["tool_calls"]]}  # type: ignore[misc]
+        asked, answered = [probe("user", "qza")], [probe("user", "qza"), called, probe("tool", "qzresult", id=self._id)]
+        opened, written = self._probed(asked), self._probed([*asked, twice], open_reply=False)
+        whole, plain = self._probed(answered), self._probed([*asked, probe("assistant")], open_reply=False)
+        if opened is None or written is None or whole is None or plain is None:
+            return None
+        shown = all(word in whole for word in ("qza", "qzlookup", "qzdescribed", "qzarg", "qzresult"))
+        if not shown or not written.startswith(opened) or not plain.startswith(opened):
+            return None
+        closing = plain[len(opened) :].partition("qzword")[2]
+        return read_form(written[len(opened) :].removesuffix(closing), "qzlookup", {"qzkey": "qzarg"})
+
+    @cached_property
     def _id(self) -> str:
         """A tool call's id that the template takes; Mistral's insist on nine letters and digits."""
         short = "qzcall001"
-        takes_any = self.rendered(self._called("call_qz1"), [PROBE_TOOL]) is not None
-        return short if not takes_any and self.rendered(self._called(short), [PROBE_TOOL]) is not None else "call_qz1"
 
-    def _called(self, identity: str) -> list[JSON]:
-        return [probe("user", "qza"), probe("calls", "qzarg", id=identity), probe("tool", "qzresult", id=identity)]
+        def taken(identity: str) -> bool:
+            asked = [probe("user", "qza"), probe("calls", "qzarg", id=identity), probe("tool", "qzresult", id=identity)]
+            return self._probed(asked) is not None
 
-    def _shows(self, messages: Sequence[JSON], words: Sequence[str], tools: Sequence[JSON] | None = None) -> bool:
-        text = self.rendered(messages, tools)
+        return short if not taken("call_qz1") and taken(short) else "call_qz1"
+
+    def _probed(self, messages: Sequence[JSON], *, open_reply: bool = True) -> str | None:
+        return self._rendered(self._with_tools(self.wire.messages(messages), [PROBE_TOOL]), open_reply=open_reply)
+
+    @cached_property
+    def _alternates(self) -> bool:
+        two = [probe("user", "qza"), probe("user", "qzb")], [probe("assistant", "qza"), probe("user", "qzb")]
+        return not all(self._shows(messages, ["qza", "qzb"]) for messages in two)
+
+    @cached_property
+    def _leads(self) -> bool:
+        """Whether a system message at the head is shown."""
+        return self._shows([probe("system", "qza"), probe("user", "qzb")], ["qza", "qzb"])
+
+    def _shows(self, messages: Sequence[JSON], words: Sequence[str]) -> bool:
+        text = self.rendered(messages)
         return text is not None and all(word in text for word in words)
 
     # ---- whether messages add up ----
@@ -149,7 +185,7 @@ class Template:
     @cached_property
     def pairs(self) -> frozenset[tuple[Kind, Kind]]:
         """Which kinds may follow each other in a request whose messages add up; empty when they do not."""
-        kinds: tuple[Kind, ...] = (*PLAIN, "calls", "tool") if self.profile.tools else PLAIN
+        kinds: tuple[Kind, ...] = (*PLAIN, "calls", "tool")
         found = frozenset(
             (first, second)
             for first in kinds
@@ -175,8 +211,7 @@ class Template:
         sound = self._follows([*lead, user], "assistant", tools) and self._follows([*lead, user, assistant], "user", tools)
         if lead:
             sound = sound and self._follows(lead, "user", tools)
-        if self.profile.tools:
-            sound = sound and self._follows([*lead, user, probe("calls", id=self._id)], "tool", tools)
+        sound = sound and self._follows([*lead, user, probe("calls", id=self._id)], "tool", tools)
         return self.tokens([*lead, user], tools) - self.added(user, "user") if sound else None
 
     def _follows(self, messages: Sequence[JSON], kind: Kind, tools: Sequence[JSON] | None = None) -> bool:
