@@ -82,7 +82,7 @@ def _problem(text: str) -> str | None:
 
     schema = json.loads(text)
     try:
-        Draft202012Validator.check_schema(schema)
+        Draft202012Validator.check_schema(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)  # patterns that Python reads
     except SchemaError as error:
         return f"{error.json_path} is no JSON schema: {error.message:.200}"
     for reference in _references(schema):

@@ -60,7 +60,10 @@ class ResponseFormat:
             raise InvalidReply(text, f"it is no JSON: {error}") from None
         if self._schema is None and not isinstance(value, dict):
             raise InvalidReply(text, f"it is no JSON object, but of type {type(value).__name__}")
-        problem = None if self._schema is None else unmet(value, self._schema)
+        try:
+            problem = None if self._schema is None else unmet(value, self._schema)
+        except RecursionError:
+            problem = "it is nested too deeply"
         if problem is not None:
             raise InvalidReply(text, problem)
         return value
@@ -143,6 +146,8 @@ def _validated(model: "type[BaseModel]", text: str) -> object:
         return model.model_validate_json(text.encode("utf-8", "surrogatepass"))
     except ValidationError as error:
         raise InvalidReply(text, problems(error)) from None
+    except Exception as error:  # the model class has validators of its own
+        raise InvalidReply(text, f"{type(error).__name__}: {error}") from error
 
 
 def _refuse(constant: str) -> None:

@@ -150,7 +150,7 @@ class Stream:
             if stop is not None:
                 stop()
         finally:
-            self._store(*self._judged())
+            self._store()
 
     def _ask(self) -> None:
         self._asking = Asking(self.turn)
@@ -209,12 +209,16 @@ class Stream:
         except InvalidReply as error:
             return "interrupted", None, error
 
-    def _store(self, status: Status, parsed: object, _: ThreadkeepError | None) -> None:
+    def _store(self) -> ThreadkeepError | None:
+        """Store what was said, and end the turn; what is wrong with it, if anything."""
         said, asking = self._said, self._asking
         try:
-            if self.turn.reply is None and asking is not None and (said.finish or said):
-                usage = said.usage or asking.usage
-                self.turn.end(said.message(), status, usage, said.finish, asking.backend.name, parsed, asking.route)
+            if self.turn.reply is not None or asking is None or not (said.finish or said):
+                return None
+            status, parsed, problem = self._judged()
+            usage = said.usage or asking.usage
+            self.turn.end(said.message(), status, usage, said.finish, asking.backend.name, parsed, asking.route)
+            return problem
         finally:
             try:
                 self.turn.release()
@@ -224,11 +228,10 @@ class Stream:
     def _complete(self) -> None:
         self._events = None
         answered_before = self.turn.reply is not None
-        judged = self._judged()
-        self._store(*judged)
+        problem = self._store()
+        if problem is not None:
+            raise problem
         if answered_before:
             return
-        if judged[2] is not None:
-            raise judged[2]
         if self._said.finish is None and self._asking is not None:
             raise BackendError(f"{self._asking.backend.name} stopped without saying why; what it had said is stored as interrupted")

@@ -120,6 +120,8 @@ class Toolbox:
             read = described.arguments.model_validate_json((call.arguments.strip() or "{}").encode("utf-8", "surrogatepass"))
         except ValidationError as error:
             return f"Error: the arguments are wrong: {problems(error)}"
+        except Exception as error:  # noqa: BLE001  # a type of the function's has validators of its own
+            return failed(error)
         given = [getattr(read, _field(place)) for place in range(described.positional)]
         by_name = range(described.positional, len(described.names))
         named = {described.names[place]: getattr(read, _field(place)) for place in by_name if _field(place) in read.model_fields_set}

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from threadkeep import (
     AsyncMemory,
@@ -193,6 +193,15 @@ def test_strict_changes_nothing_of_what_it_was_given() -> None:
     assert json.dumps(SCHEMA) == before
 
 
+class Picky(BaseModel):
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def never(cls, name: str) -> str:
+        raise KeyError(name)
+
+
 def with_schema(schema: object) -> dict[str, object]:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
 
@@ -217,6 +226,8 @@ BAD: list[tuple[object, str]] = [
     (with_schema({"properties": {"a": {"$ref": "#/$defs/b"}}}), "#/.defs/b"),
     (with_schema({"$ref": "https://example.com/schema"}), "example.com"),
     (with_schema({"enum": [{1}]}), "JSON"),
+    (with_schema({"type": "string", "pattern": "("}), "pattern"),
+    (with_schema({"patternProperties": {"[": {}}}), r"\["),
     ({"type": "json_object", "schema": {"type": 1}}, "schema"),
     ({"type": "text", "more": {1}}, "JSON"),
     (Odd, "Odd.*no JSON schema"),
@@ -242,6 +253,7 @@ def test_what_is_no_format_is_refused_before_anything_is_stored(memory: Memory, 
         (FORMAT, "[" * 100_000, "no JSON"),
         (Person, '{"name": "Ada", "age": -1}', "age: Input should be greater"),
         (Person, '{"name": "\ud800", "age": 1}', "Invalid JSON"),
+        (with_schema({"items": {"$ref": "#"}}), "[" * 900 + "]" * 900, "too deeply|no JSON"),
         ({"type": "json_object"}, "[1]", "no JSON object"),
         ({"type": "json_object"}, '{"a": NaN}', "NaN"),
         ({"type": "json_object", "schema": SCHEMA}, "{}", "required"),
@@ -255,6 +267,15 @@ def test_another_reply_is_a_typed_error_and_can_be_asked_for_again(make: Make, g
     assert said(session)[1:] == [("assistant", text, "interrupted")]
     assert session.chat("Who?", key="k", response_format=given).parsed is not None
     assert [status for _, _, status in said(session)] == ["complete", "interrupted", "complete"]
+
+
+def test_a_model_whose_own_validator_fails_loses_nothing(make: Make) -> None:
+    session = make(ADA)
+    with pytest.raises(InvalidReply, match="KeyError: 'Ada'"):
+        session.chat("Who?", response_format=Picky)
+    assert said(session)[1:] == [("assistant", ADA, "interrupted")]
+    with session.turn("Who?", response_format=Picky, timeout=0) as turn:
+        assert turn.finish(ADA).parsed is None
 
 
 @pytest.mark.parametrize(("given", "text"), [(FORMAT, '{"name": "Ad'), (Person, '{"name": "Ada", "age": 3'), ({"type": "json_object"}, "")])

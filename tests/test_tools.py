@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from threadkeep import InvalidSetting, Memory, Message, ScriptedBackend, Session, ToolCall
 from threadkeep.memory import tools
@@ -318,6 +318,21 @@ def test_wrong_arguments_are_told_to_the_model(arguments: str, said: str) -> Non
     assert isinstance(answer, str)
     assert answer.startswith("Error: the arguments are wrong: ")
     assert said in answer
+
+
+class Picky(BaseModel):
+    town: str
+
+    @field_validator("town")
+    @classmethod
+    def never(cls, town: str) -> str:
+        raise KeyError(town)
+
+
+def test_a_type_whose_own_validator_fails_is_told_to_the_model() -> None:
+    def visit(place: Picky) -> None: ...
+
+    assert ready(visit, '{"place": {"town": "Ulm"}}') == "Error: KeyError: 'Ulm'"
 
 
 def test_a_tool_that_is_not_there_is_told_to_the_model() -> None:
