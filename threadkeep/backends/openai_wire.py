@@ -24,10 +24,10 @@ UNSIGNED: JSON = {"google": {"thought_signature": "skip_thought_signature_valida
 """What Gemini takes for a call that another model made (ai.google.dev/gemini-api/docs/thought-signatures)."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(
-    r"(?<=<)(?=\|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|/?s>|(?:start|end)_of_turn>|(?:bos|eos|unk|pad)>|</?SYS>>)"
-    r"|(?<=\[)(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|TOOL_CONTENT|ARGS|THINK)\])"
+    r"<(?=\|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|/?s>|(?:start|end)_of_turn>|(?:bos|eos|unk|pad)>|</?SYS>>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|TOOL_CONTENT|ARGS|THINK)\])"
 )
-"""Inside what templates of open models use as control tokens: ChatML and Llama 3, DeepSeek, Llama 2, Gemma, Mistral."""
+"""What templates of open models use as control tokens, their first sign: ChatML and Llama 3, DeepSeek, Llama 2, Gemma, Mistral."""
 _NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _FINISHES: Mapping[str, Finish] = {
     "length": "length",
@@ -110,7 +110,7 @@ class Wire:
     def _text(self, text: str) -> str:
         """Without lone surrogates, which UTF-8 cannot carry; and where the server would read control tokens in it, without these."""
         text = text if text.isascii() else _SURROGATE.sub("\ufffd", text)
-        return text if self._publisher else _CONTROL.sub(BREAK, text)
+        return text if self._publisher else _CONTROL.sub(_broken, text)
 
 
 @dataclass
@@ -251,6 +251,10 @@ def words(said: object) -> str:
     metadata = said.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None  # OpenRouter: what the provider behind it said
     return f"{inner}{f' ({raw})' if raw else ''}"[:500]
+
+
+def _broken(found: re.Match[str]) -> str:
+    return found[0] + BREAK
 
 
 def _plain(content: object) -> str:

@@ -18,10 +18,12 @@ ANTHROPIC = Profile(
     system="first",
     developer=False,
     alternation=True,
+    structured_output=False,
     tool_ids=r"[a-zA-Z0-9_-]{1,64}",
     keys=frozenset({"role", "content", "tool_calls", "tool_call_id"}),
 )
-"""Claude: one system message at the head, to which Anthropic would otherwise move every later one; `name` is ignored.
+"""Claude: one system message at the head, to which Anthropic would otherwise move every later one; `name` and
+`response_format` are ignored.
 
 Sources: docs.anthropic.com/en/api/openai-sdk, "System / Developer message hoisting" and the table of fields. Tool ids must match
 `^[a-zA-Z0-9_-]+$`, those of other providers often do not (langchain-ai/langchain#37756, maximhq/bifrost#5097).
