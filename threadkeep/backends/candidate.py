@@ -39,7 +39,8 @@ class Candidate:
         vision: bool | None = None,
         schema: bool | None = None,
     ) -> None:
-        if not isinstance(backend, Backend) or isinstance(backend, Candidate):
+        is_one = callable(getattr(backend, "stream", None))  # isinstance would look at each property, and load a local model
+        if not is_one or isinstance(backend, Candidate):
             raise InvalidSetting(f"Candidate({backend!r:.80}): a backend, such as LlamaCpp()")
         if type(tier) is not int or tier < 1:
             raise InvalidSetting(f"Candidate(tier={tier!r:.80}): a whole number from 1")
