@@ -117,7 +117,7 @@ def test_the_engines_own_endpoint_counts_as_was_counted_keeps_the_prefix_and_is_
             next(event for event in left if event.text)
         assert session.entries()[-1].status == "interrupted"
     backend.close()
-    for _ in range(100):
+    for _ in range(500):
         if not local.busy:
             break
         threading.Event().wait(0.02)
