@@ -63,6 +63,10 @@ class SQLHistory:
         made._summaries_before = session.head.seq + 1
         return made
 
+    def close(self) -> None:
+        """Let go of its indexes, which know it too: their arrays are large, and are freed at once then."""
+        self._indexes.clear()
+
     shown: frozenset[int] = frozenset()
 
     @property

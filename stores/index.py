@@ -18,7 +18,7 @@ from threadkeep.stores.index_queries import NAMED, Span
 from threadkeep.stores.index_terms import Terms
 
 if TYPE_CHECKING:
-    from threadkeep.memory.index import Integers, Matrix
+    from threadkeep.memory.index import Halves, Integers
 
 Table: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 KEY, SESSION, SEQ, TOKENS, CREATED, GROUP, ROLE, MADE = range(8)
@@ -61,7 +61,7 @@ class Held:
         self._count = 0
         self._table: Table = np.empty((8, 0), np.int64)
         self._known = np.zeros(0, np.int8)
-        self._vectors: Matrix | None = None
+        self._vectors: Halves | None = None
         self._given: weakref.WeakSet[Index] = weakref.WeakSet()
         self.terms = Terms()
 
@@ -127,7 +127,7 @@ class Held:
         table, known = np.empty((8, size), np.int64), np.zeros(size, np.int8)
         table[:, :held], known[:held] = self._table[:, :held], self._known[:held]
         if self._vectors is not None:
-            vectors = np.empty((size, self._vectors.shape[1]), np.float32)
+            vectors = np.empty((size, self._vectors.shape[1]), np.float16)
             vectors[:held] = self._vectors[:held]
             self._vectors = vectors
         self._table, self._known, self._given = table, known, weakref.WeakSet()
@@ -160,7 +160,7 @@ class Held:
         places = sources[order[from_before]]
         self._known[from_before] = known[places]
         if vectors is not None:
-            self._vectors = np.empty((self._table.shape[1], vectors.shape[1]), np.float32)
+            self._vectors = np.empty((self._table.shape[1], vectors.shape[1]), np.float16)
             self._vectors[from_before] = vectors[places]
             self._vectors[np.flatnonzero(self._known[: self._count] != STORED)] = 0
         if kept_terms:
@@ -237,7 +237,7 @@ class Held:
                 found, rows = tuple(compress(found, new)), rows[new]
             sizes = np.fromiter(map(len, found), np.int64, len(found))
             if self._vectors is None and np.any(sizes):
-                self._vectors = np.empty((self._table.shape[1], int(sizes[sizes > 0][0]) // 2), np.float32)
+                self._vectors = np.empty((self._table.shape[1], int(sizes[sizes > 0][0]) // 2), np.float16)
             self._known[rows] = NONE
             if self._vectors is not None:
                 self._write(self._vectors.shape[1], found, rows, sizes)
@@ -250,14 +250,10 @@ class Held:
         if not len(rows):
             return
         vectors = self._held_alone(int(rows.min()))
-        stored = np.frombuffer(b"".join(found), "<i2").reshape(-1, width)
-        if rows[-1] - rows[0] == len(rows) - 1 and np.all(np.diff(rows) == 1):
-            _widen(stored, vectors[rows[0] : rows[-1] + 1])
-        else:
-            vectors[rows] = _widen(stored, np.empty(stored.shape, np.float32))
+        vectors[rows] = np.frombuffer(b"".join(found), "<f2").reshape(-1, width)
         self._known[rows] = STORED
 
-    def _held_alone(self, row: int) -> "Matrix":
+    def _held_alone(self, row: int) -> "Halves":
         """The vectors, to be written to from this row on: a copy, where somebody may be reading there."""
         assert self._vectors is not None
         if row < max(map(len, self._given), default=0):
@@ -269,19 +265,7 @@ def _integers(values: Sequence[int]) -> "Integers":
     return np.fromiter(values, np.int64, len(values))
 
 
-def _widen(stored: "np.ndarray[tuple[int, int], np.dtype[np.int16]]", made: "Matrix") -> "Matrix":
-    """float16 as its bits to float32, exactly, for all finite numbers: five times as fast as numpy's own on a large array.
-
-    The bits of one are shifted to where the other has them (the sign spreads, and is cut to its place), and the exponent, whose zero
-    lies elsewhere, is mended by a factor.
-    """
-    bits = stored.astype(np.int32)
-    bits <<= 13
-    bits &= np.int32(-0x70002000)  # 0x8fffe000
-    return np.multiply(bits.view(np.float32), np.float32(2.0**112), out=made)
-
-
-def _index(asked: Asked, table: Table, vectors: "Matrix | None", lookup: "_Lookup") -> Index:
+def _index(asked: Asked, table: Table, vectors: "Halves | None", lookup: "_Lookup") -> Index:
     count = table.shape[1]
     if asked.model is None or vectors is None:
         matrix = None

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from threadkeep.stores.index import Held
 
 BYTES = 256 * 2**20
-"""What a process keeps of all logs: about 150,000 messages with vectors of 384 dimensions. The last one used is kept, however long."""
+"""What a process keeps of all logs: about 280,000 messages with vectors of 384 dimensions. The last one used is kept, however long."""
 
 
 class Cache:

@@ -138,6 +138,9 @@ class Layout:
         if not len(self.keys):
             return np.full(len(seqs), -1, np.int64)
         keys = runs << SEQ_BITS | seqs
+        first, last = self.keys[0], self.keys[-1]
+        if last - first == len(self.keys) - 1:  # one run without a gap, as most sessions are
+            return np.where((keys >= first) & (keys <= last), keys - first, -1)
         rows = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where((runs >= 0) & (self.keys[rows] == keys), rows, -1)
 

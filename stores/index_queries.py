@@ -19,7 +19,7 @@ NAMED = 500
 PROBES = 2_000
 """Places that a statement looks at which names branches and seqs: all of the ones with all of the others."""
 PAGE, VECTORS_PAGE = 2_048, 256
-"""Rows that are taken from the driver at a time; fewer with vectors, which stay in the processor's cache until they are widened."""
+"""Rows that are taken from the driver at a time; fewer with vectors, which stay in the processor's cache until they are copied."""
 NO_END = 2**62
 
 Row = tuple[Any, ...]  # as the driver gives it

@@ -4,7 +4,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from types import MappingProxyType
 
@@ -102,8 +102,9 @@ class SQLStore:
     @contextmanager
     def history_of(self, session: SessionRow, *, model: str | None = None) -> Iterator[SQLHistory]:
         """The history up to the head that the row names, with the vectors of this embedder, for as long as the block lasts."""
-        with self.read("reading a session") as connection:
-            yield SQLHistory(connection, session, None, Asker(self._database, session.owner_id, session.name, model))
+        asker = Asker(self._database, session.owner_id, session.name, model)
+        with self.read("reading a session") as connection, closing(SQLHistory(connection, session, None, asker)) as history:
+            yield history
 
     @contextmanager
     def history(
@@ -113,7 +114,9 @@ class SQLStore:
         with self.read("reading a session") as connection:
             session, newest = turn_queries.find_session_and_newest_turn(connection, owner, name)
             owner_id = session.owner_id if session else queries.find_owner(connection, owner)
-            yield SQLHistory(connection, session, supposed, Asker(self._database, owner_id, name, model)), session, newest
+            asker = Asker(self._database, owner_id, name, model)
+            with closing(SQLHistory(connection, session, supposed, asker)) as history:
+                yield history, session, newest
 
     def append(
         self,

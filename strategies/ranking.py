@@ -132,6 +132,8 @@ class _Neighbours:
         distances = range(1, min(len(NEIGHBOURS) + 1, self._rows))
         self._together = [np.concatenate((sittings[away:] == sittings[:-away], np.zeros(away, bool))) for away in distances]
         """By distance, from 1: whether a row and the one so far behind it are of one sitting."""
+        self._weights = [share * together[:-away] for away, share, together in zip(distances, NEIGHBOURS, self._together, strict=False)]
+        """The same as what each takes of the other."""
 
     def lifted(self, rows: "Rows", values: "Numbers") -> "Numbers":
         """What stands in these rows, and its shares in the rows beside them; shape (all rows,)."""
@@ -150,10 +152,10 @@ class _Neighbours:
         alone = np.zeros(self._rows)
         alone[rows] = values
         made = alone.copy()
-        for away, (share, together) in enumerate(zip(NEIGHBOURS, self._together, strict=False), 1):
-            weights = share * together[:-away]
-            made[away:] += weights * alone[:-away]
-            made[:-away] += weights * alone[away:]
+        shares = np.empty(self._rows)
+        for away, weights in enumerate(self._weights, 1):
+            made[away:] += np.multiply(weights, alone[:-away], out=shares[away:])
+            made[:-away] += np.multiply(weights, alone[away:], out=shares[away:])
         return made
 
 
@@ -198,9 +200,9 @@ def _idf(rows: int, holding: int) -> float:
 def _meaning(index: Index, near: _Neighbours) -> tuple["Numbers", "Numbers", "Numbers | None"]:
     """How far each row stands above chance, alone and with its neighbours; and the cosines, the mean where a row has no vector."""
     nothing = np.zeros(len(index))
-    if index.vectors is None or index.query is None or not len(index):
+    products = index.cosines() if len(index) else None
+    if products is None:
         return nothing, nothing, None
-    products = np.einsum("ij,j->i", index.vectors, index.query)  # not BLAS: its threads wait for each other where cores are few
     has = products != 0  # so is the product of what has no vector
     if not has.any():
         return nothing, nothing, None

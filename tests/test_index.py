@@ -1,13 +1,15 @@
 """What can be recalled: which entries, where their terms stand, their vectors; the same warm and cold, and never another owner's."""
 
+import gc
 import json
 import multiprocessing
 import os
 import re
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -275,6 +277,35 @@ def test_an_index_that_is_in_use_stays_as_it_is(memory: Memory, session: Session
         for column in (index.seqs, index.vectors):
             with pytest.raises(ValueError, match="read-only"):
                 column[0] = 1
+
+
+def test_an_index_is_let_go_of_with_its_history(memory: Memory, session: Session) -> None:
+    session.chat("Where is it?")
+    gc.disable()
+    try:
+        with memory.store.history_of(memory.store.session("ada", "chat"), model=HashedEmbedder().name) as history:  # type: ignore[arg-type]
+            known = weakref.ref(history.index())
+            assert known() is history.index()
+        assert known() is None, "its arrays would stay until somebody looks for circles"
+    finally:
+        gc.enable()
+
+
+def test_vectors_are_widened_exactly_and_cosines_are_those_of_the_widened() -> None:
+    numbers = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    every = numbers[np.isfinite(numbers)].reshape(-1, 32)
+    rng = np.random.default_rng(2)
+    query = rng.standard_normal(32).astype(np.float32)
+    query /= np.linalg.norm(query)
+    none = np.zeros(len(every), np.int64)
+    index = Index(("chat",), none, none, none, none, none, none, every, query, lookup=None)  # type: ignore[arg-type]
+    assert index.vectors is not None
+    assert index.vectors.tobytes() == every.astype(np.float32).tobytes()
+    products = index.cosines()
+    assert products is not None
+    assert products.tobytes() == np.einsum("ij,j->i", every.astype(np.float32), query).tobytes()
+    assert replace(index, query=None).cosines() is None
+    assert (replace(index, halves=None).cosines(), replace(index, halves=None).vectors) == (None, None)
 
 
 class Other(HashedEmbedder):
