@@ -19,7 +19,6 @@ from threadkeep.memory.tokens import TokenCounter
 
 pytestmark = pytest.mark.model
 SMALLEST = "smollm2-135m"
-TOOL = {"type": "function", "function": {"name": "look", "description": "", "parameters": {"type": "object", "properties": {}}}}
 FOLDING = (
     "{% set ns = namespace(s='') %}{% for m in messages %}{% if m.role == 'system' %}{% set ns.s = m.content %}{% elif m.role == 'user' %}"
     "[INST] {{ ns.s }}\n{{ m.content | trim }} [/INST]{% set ns.s = '' %}{% else %} {{ m.content | trim }} {% endif %}{% endfor %}"
@@ -116,7 +115,7 @@ def test_a_control_token_in_a_text_stays_text(backend: LlamaCpp) -> None:
 
 
 def test_a_profile_says_what_the_template_shows(backend: LlamaCpp, folding: LlamaCpp) -> None:
-    assert (backend.profile.tools, backend.profile.images, backend.profile.system) == (False, False, "anywhere")
+    assert (backend.profile.tools, backend.profile.images, backend.profile.system) == (True, False, "anywhere")
     assert not backend.profile.alternation
     assert folding.profile.system == "first"
     strict = LlamaCpp(SMALLEST, window=512, parallel=1, chat_template=STRICT)
@@ -127,13 +126,6 @@ def test_a_profile_says_what_the_template_shows(backend: LlamaCpp, folding: Llam
 
 def test_equal_names_count_alike_and_another_template_has_another_name(backend: LlamaCpp, folding: LlamaCpp) -> None:
     assert LlamaCpp(SMALLEST).counter.name == backend.counter.name != folding.counter.name
-
-
-def test_tools_are_refused_by_a_template_that_would_drop_them(backend: LlamaCpp) -> None:
-    with pytest.raises(InvalidSetting, match="no tools"):
-        backend.counter.count_request([Message.user("x")], tools=[TOOL])
-    with pytest.raises(InvalidSetting, match="no tools"):
-        next(backend.stream(context(Message.user("x"), tools=(TOOL,))))
 
 
 def test_a_call_whose_arguments_are_no_json_can_be_counted(backend: LlamaCpp) -> None:
@@ -176,8 +168,8 @@ def test_a_context_over_the_window_is_the_engines_own_error(backend: LlamaCpp) -
 
 def test_a_schema_that_is_none_is_a_typed_error(backend: LlamaCpp) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
-    with pytest.raises(BackendError, match="nonsense"):
-        list(backend.stream(context(Message.user("x"), response_format=schema)))
+    with pytest.raises(InvalidSetting, match="nonsense"):
+        next(backend.stream(context(Message.user("x"), response_format=schema)))
 
 
 def speak_in_child(backend: LlamaCpp, said: "multiprocessing.SimpleQueue[str]") -> None:

@@ -29,7 +29,7 @@ class Held:
     speech: Speech
     form: CallForm
     names: tuple[str, ...]
-    """Tools that it may call; none where it may call none."""
+    """Tools that it may call; empty where it may call none."""
 
 
 def held_to(form: CallForm, tools: Sequence[JSON], choice: str | JSON | None, response_format: JSON | None, room: int) -> Held | None:
@@ -97,12 +97,12 @@ def _grammar(form: CallForm, tools: tuple[tuple[str, str], ...], speech: Speech,
     start, lines = [], ["%llguidance {}"]
     if speech == "text":
         start.append("TEXT")
-        lines.append("TEXT: /(?s:.+)/" + _no_call(form))
+        lines.append("TEXT: /(?s:.+)/" + _no_call(form, may_call=bool(tools)))
     elif speech == "json":
         start.append("answer")
         lines.append(f"answer: %json {answer}")
     if tools:
-        before = "/(?s:.*)/" + _no_call(form) if speech == "text" and form.mark else '""'
+        before = "/(?s:.*)/" + _no_call(form, may_call=True) if speech == "text" and form.mark else '""'
         more = f"{{0,{most - 1}}}"
         start.append("OPEN call " + (f"(BETWEEN call){more}" if most > 1 else "") + (" END" if form.end else ""))
         lines += [f"BEFORE: {before}", f"OPEN: BEFORE {_quoted(form.begin + '{')}", f"BETWEEN: {_quoted(form.between + '{')}"]
@@ -132,10 +132,14 @@ _fence = r"\s{0,8}(```(json)?\s{0,8})?\{?"
 """Before a call that a model writes without its marks, as those trained on code do."""
 
 
-def _no_call(form: CallForm) -> str:
-    """What free text leaves out: the mark of calls, and a beginning as a call without marks."""
-    bare = r" & ~/(?s:\s*(```(json)?\s*)?\{\{?\s*" + json.dumps(form.name) + r"\s*:.*)/"
-    return (f" & ~/(?s:.*{re.escape(form.mark).replace('/', chr(92) + '/')}.*)/" if form.mark else "") + bare
+def _no_call(form: CallForm, *, may_call: bool) -> str:
+    """What free text leaves out: the marks of calls and results, and a beginning as a call without marks.
+
+    Where no call is allowed it begins with no JSON at all: a model bent on calling would else spell the call a little otherwise.
+    """
+    marks = "|".join(re.escape(mark).replace("/", r"\/") for mark in dict.fromkeys((form.mark, "<tool_response>")) if mark)
+    name = r"\{?\s*" + json.dumps(form.name) + r"\s*:" if may_call else ""
+    return rf" & ~/(?s:.*({marks}).*)/ & ~/(?s:\s*(```(json)?\s*)?\{{{name}.*)/"
 
 
 def _quoted(text: str) -> str:

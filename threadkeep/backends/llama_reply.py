@@ -30,6 +30,8 @@ class Splitting:
         if not self._held.names:
             return piece
         self._kept += piece
+        if self._held.speech == "json":
+            return self._json()
         if not self._calling:
             self._calling = not self._began and self._is_bare()
         if self._calling or (not self._began and self._may_be_bare()):
@@ -37,13 +39,29 @@ class Splitting:
         mark = self._held.form.mark
         before, found, _ = self._kept.partition(mark) if mark else (self._kept, "", "")
         self._calling = bool(found)
-        said = before.rstrip() if found else before[: len(before) - _overlap(before, mark)]
+        said = (before if found else before[: len(before) - _overlap(before, mark)]).rstrip()
         self._kept = self._kept[len(before if found else said) :]
         self._began = self._began or bool(said.strip())
         return said
 
+    def _json(self) -> str:
+        """What is surely the answer: a reply in JSON is that, or calls, from its first character on."""
+        mark = self._held.form.mark or self._held.form.begin + "{" + f'"{self._held.form.name}": "'
+        self._calling = self._calling or (not self._began and self._kept.startswith(mark))
+        if self._calling or (not self._began and mark.startswith(self._kept)):
+            return ""
+        self._began, said, self._kept = True, self._kept, ""
+        return said
+
     def rest(self, finish: Finish, *, cut: bool) -> tuple[str, tuple[ToolCall, ...], Finish]:
         """What is left when the reply is over: text, calls, and why it ended.
+
+        Calls that are whole count, though the one after them was cut off; the same call twice in a reply is a model going in circles,
+        and counts once.
+
+        Args:
+            finish: why the engine ended it.
+            cut: whether a stop text may have ended it.
 
         Raises:
             BackendError: the engine did not hold the model to the grammar.
@@ -51,31 +69,31 @@ class Splitting:
         if not self._calling:
             return ("" if finish == "length" else self._kept), (), finish
         calls = self._calls()
-        if calls is not None:
-            return "", calls, "tool_calls"
+        if calls and all(name in self._held.names for name, _ in calls):
+            return "", tuple(ToolCall(self._id(), *call) for call in dict.fromkeys(calls)), "tool_calls"
         if finish != "length" and not cut:
             raise BackendError(f"the engine let the model leave the grammar of tool calls: {self._kept:.200}")
         return "", (), "length"
 
-    def _calls(self) -> tuple[ToolCall, ...] | None:
-        """The calls, where all are whole."""
+    def _calls(self) -> list[tuple[str, str]]:
+        """The whole calls, each a name and its arguments as they were written."""
         form, decoder = self._held.form, json.JSONDecoder()
         head, middle = re.compile(rf'\{{\s*"{form.name}"\s*:\s*'), re.compile(rf'\s*,\s*"{form.arguments}"\s*:\s*')
-        made, at = [], 0
+        made: list[tuple[str, str]] = []
+        at = 0
         while (opening := head.search(self._kept, at)) is not None:
             try:
                 name, at = decoder.raw_decode(self._kept, opening.end())
                 then = middle.match(self._kept, at)
                 if then is None:
-                    return None
+                    return made
                 _, at = decoder.raw_decode(self._kept, then.end())
             except ValueError:
-                return None
-            made.append(ToolCall(self._id(), str(name), self._kept[then.end() : at]))
-        left = self._kept[at:].strip()
-        bare = not form.mark or form.mark not in self._kept
-        whole = re.fullmatch(r"\}\}?\s*(```)?", left) if bare else left == "}" + form.end.strip()
-        return tuple(made) if made and whole and all(call.name in self._held.names for call in made) else None
+                return made
+            if not self._kept[at:].lstrip().startswith("}"):
+                return made
+            made.append((str(name), self._kept[then.end() : at]))
+        return made
 
     def _id(self) -> str:
         identity = uuid.uuid4().hex
@@ -83,8 +101,6 @@ class Splitting:
 
     def _bare_heads(self) -> tuple[str, ...]:
         """How calls without marks begin, white space aside."""
-        if self._held.speech != "text" and self._held.form.mark:
-            return ()
         name = f'{{"{self._held.form.name}":'
         return tuple(fence + brace + name for fence in ("", "```", "```json") for brace in ("", "{"))
 
