@@ -9,19 +9,20 @@ import sys
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from threadkeep import Budget, Context, Memory, Message, ScriptedBackend, ToolCall
+from threadkeep import Budget, Context, Memory, Message, ScriptedBackend, ToolCall, Usage
 from threadkeep.backends.base import Backend
 from threadkeep.cli import app
 from threadkeep.stores.versions import VERSIONS
 from threadkeep.terminal.conversation import QUESTIONS, said
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["demo", "chat", "sessions", "show", "explain", "search", "upkeep", "migrate", "models", "experiment"]
+COMMANDS = ["demo", "chat", "sessions", "show", "explain", "search", "usage", "upkeep", "migrate", "models", "experiment"]
 
 Answers = Callable[[Context], str]
 
@@ -545,3 +546,43 @@ class TestInAProcess:
         assert story.message.text.startswith("Tell me")
         assert cut.status == "interrupted"
         assert cut.message.text
+
+
+class TestUsage:
+    def filled(self, terminal: Terminal) -> None:
+        with terminal.memory() as memory:
+            for owner, name, cost in (("ada", "one", "0.000123"), ("ada", "two", "0.1"), ("ada", "two", None), ("ben", "one", "5")):
+                with memory.session(name, owner=owner).turn("Hello") as turn:
+                    usage = Usage(1000, 20, 400, total_ms=1500, cost=None if cost is None else Decimal(cost))
+                    turn.end(Message.assistant("yes"), "complete", usage, "stop", "remote" if cost else "local\x1b[2J")
+
+    def test_adds_up_what_model_calls_took(self, terminal: Terminal) -> None:
+        self.filled(terminal)
+        lines = [line.split() for line in terminal.run("usage", "--owner", "ada").splitlines()]
+        assert lines == [
+            ["model", "for", "calls", "sent", "cached", "said", "seconds", "US", "dollars"],
+            ["remote", "reply", "2", "2,000", "800", "40", "3.0", "0.100123"],
+            ["local\N{REPLACEMENT CHARACTER}[2J", "reply", "1", "1,000", "400", "20", "1.5", "0", "+", "1", "unpriced"],
+            ["all", "3", "3,000", "1,200", "60", "4.5", "0.100123", "+", "1", "unpriced"],
+        ]
+
+    def test_gives_one_session_as_data(self, terminal: Terminal) -> None:
+        self.filled(terminal)
+        (used,) = json.loads(terminal.run("usage", "--owner", "ada", "--session", "one", "--json"))
+        assert used == {
+            "model": "remote",
+            "purpose": "reply",
+            "calls": 1,
+            "prompt_tokens": 1000,
+            "cached_tokens": 400,
+            "completion_tokens": 20,
+            "total_ms": 1500,
+            "cost": "0.000123",
+            "unpriced": 0,
+        }
+
+    def test_of_nobody_is_empty_and_of_no_session_an_error(self, terminal: Terminal) -> None:
+        self.filled(terminal)
+        assert terminal.run("usage").strip() == "No model was called for owner default yet."
+        assert json.loads(terminal.run("usage", "--json")) == []
+        assert "there is no session" in terminal.run("usage", "--session", "none", code=1)
