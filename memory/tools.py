@@ -4,6 +4,7 @@ A function runs here. A model class or a dict only tells the model what there is
 """
 
 import inspect
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,12 +146,10 @@ def is_async(function: Callable[..., object]) -> bool:
 def told(value: object) -> str:
     """A tool's result as the model reads it: text as it is, anything else as JSON."""
     if isinstance(value, str):
-        return value
-    from pydantic_core import PydanticSerializationError, to_json
-
+        return str.__str__(value)  # of an Enum, its value
     try:
-        return to_json(value, by_alias=False, fallback=str, inf_nan_mode="constants").decode()
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        return json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
         return failed(error)
 
 
@@ -159,6 +158,16 @@ def failed(error: BaseException) -> str:
     _log.info("a tool failed, and the model is told so", exc_info=error)
     said = str(error)
     return f"Error: {type(error).__name__}: {said}" if said else f"Error: {type(error).__name__}"
+
+
+def _plain(value: object) -> object:
+    """What JSON has no form for, as pydantic writes it: models, dates, decimals; what it does not know, as text."""
+    from pydantic import TypeAdapter
+
+    try:
+        return TypeAdapter(object).dump_python(value, mode="json")
+    except ValueError:  # pydantic's error for a type that it cannot write
+        return str(value)
 
 
 def _read(tool: object, place: str) -> Tool:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -22,6 +22,10 @@ DICT = {"type": "function", "function": {"name": "pay", "parameters": {"type": "
 class Colour(Enum):
     RED = "red"
     BLUE = "blue"
+
+
+class StrColour(StrEnum):
+    GREEN = "green"
 
 
 class Place(BaseModel):
@@ -359,6 +363,8 @@ def test_only_calls_of_functions_are_run_here() -> None:
         ([Place(town="Ulm"), date(2026, 1, 2), Decimal("1.10"), Colour.RED], '[{"town":"Ulm","title":null},"2026-01-02","1.10","red"]'),
         (Place(town="Ulm"), '{"town":"Ulm","title":null}'),
         (float("nan"), "NaN"),
+        (StrColour.GREEN, "green"),
+        ({"a": {StrColour.GREEN}, "b": "\ud800"}, '{"a":["green"],"b":"\ud800"}'),
         (b"bytes", '"bytes"'),
     ],
 )
@@ -370,7 +376,7 @@ def test_a_result_that_cannot_be_told_is_an_error_for_the_model() -> None:
     endless: list[object] = []
     endless.append(endless)
     assert told(endless).startswith("Error: ")
-    assert told({"a": "\ud800"}).startswith("Error: ")
+    assert told({(1, 2): 3}).startswith("Error: TypeError: ")
     assert "Sentinel" in told(Sentinel())
 
 
