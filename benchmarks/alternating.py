@@ -8,7 +8,9 @@ one slot and four, with short instructions and with such as make up most of a se
 Then eight sessions ask at once and again and again, where two are answered at a time: how many requests that came later were answered
 earlier, and how much longer than the median the longest wait was. And how long a short question waits behind a long one.
 
-python benchmarks/alternating.py [--turns N] [--threads N]
+By default with the model's first layer alone (`_layers.py`), whose tokens are the same; `--whole` takes the model as it is.
+
+python benchmarks/alternating.py [--turns N] [--threads N] [--whole]
 """
 
 import argparse
@@ -19,9 +21,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from _common import median, text, verdict
 from _engine import asked, begin_alike, prompt, usage
+from _layers import first_layers
 
 from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.memory.budget import Budget
@@ -37,9 +41,11 @@ PLANS = ((1, 2, SHORT), (4, 2, SHORT), (1, 2, LONG), (4, 2, LONG), (4, 6, SHORT)
 
 
 @contextmanager
-def sessions(parallel: int, count: int, instructions: str, threads: int | None) -> Iterator[tuple[LlamaCpp, list[Session]]]:
+def sessions(
+    model: str | Path, parallel: int, count: int, instructions: str, threads: int | None
+) -> Iterator[tuple[LlamaCpp, list[Session]]]:
     """So many sessions of one memory, and the engine that answers them."""
-    backend = LlamaCpp("smollm2-135m", window=WINDOW, parallel=parallel, temperature=0, threads=threads)
+    backend = LlamaCpp(model, window=WINDOW, parallel=parallel, temperature=0, threads=threads)
     with (
         tempfile.TemporaryDirectory() as folder,
         Memory(f"sqlite:///{folder}/chat.db", backend=backend, budget=Budget(WINDOW, reply=REPLY), instructions=instructions) as memory,
@@ -130,20 +136,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--threads", type=int, help="of the engine; 1 where other work takes the cores")
+    parser.add_argument("--whole", action="store_true", help="with all layers of the model")
     given = parser.parse_args()
+    model = "smollm2-135m" if given.whole else first_layers("smollm2-135m", 1)
     for parallel, count, instructions in PLANS:
-        with sessions(parallel, count, instructions, given.threads) as (backend, sharing):
+        with sessions(model, parallel, count, instructions, given.threads) as (backend, sharing):
             prompts, seen, cached, least = alternate(backend, sharing, given.turns)
         print(f"  {count} sessions, {parallel} at once, instructions of {len(instructions.split())} words, {given.turns} turns each:")
         print(f"    {prompts:,} tokens of prompts, {seen:,} seen before, {cached:,} of them cached; least of a turn {least:.3f}")
         verdict("  cached of what was seen before", cached / seen, 0.9, least=True)
-    with sessions(2, 8, SHORT, given.threads) as (_, sharing):
+    with sessions(model, 2, 8, SHORT, given.threads) as (_, sharing):
         requests = crowd(sharing, 10)
         waited = [(request.first - request.asked) * 1000 for request in requests]
         print(f"  8 sessions ask at once, 2 are answered at a time: the wait is {median(waited):.0f} ms, at most {max(waited):.0f}")
         verdict("requests that were overtaken by later ones, the most of any", overtaken(requests), 2)
         verdict("longest wait beside the median", max(waited) / median(waited), 3)
-    with sessions(2, 3, SHORT, given.threads) as (_, sharing):
+    with sessions(model, 2, 3, SHORT, given.threads) as (_, sharing):
         asked(sharing[1], "Hello.")
         alone = usage(asked(sharing[1], "And now?")).first_token_ms
         print(f"  a short question alone: {alone:.0f} ms; beside another's of 1,200 words: {waits(sharing[0], sharing[1]):.0f} ms")

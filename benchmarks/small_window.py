@@ -1,12 +1,15 @@
 """1,000 turns with a real engine whose window is 2,048 tokens: does a context ever overflow it, or is one refused that would have fitted?
 
-smollm2-135m, replies of at most 8 tokens, in one session for each strategy: most turns with a window, some with the default strategy, whose
-recalled block is read anew in each turn, and with summaries. Messages have from one word to more than the window holds; one turn in ten
-calls tools, whose results may be longer than the window, too. Of each turn it is said whether the engine took it, whether the context cost
-what was counted, and whether the window cut the reply. A context that cannot fit is right where the engine itself counts more for the
-instructions and the message alone than a context may have; and one that fits is right where it counts no more.
+smollm2-135m, replies of at most 8 tokens, in one session for each strategy: most turns with a window, a fifth each with the default
+strategy and with summaries. Messages have from one word to more than the window holds; one turn in ten calls tools, whose results may be
+longer than the window, too. Of each turn it is said whether the engine took it, whether the context cost what was counted, and whether the
+window cut the reply. A context that cannot fit is right where the engine itself counts more for the instructions and the message alone than
+a context may have; and one that fits is right where it counts no more.
 
-python benchmarks/small_window.py [--turns N] [--threads N]
+By default with the model's first layer alone (`_layers.py`): the engine, the tokens, the template and the window are the same, its replies
+are babble, which is the harder to count, and 1,000 turns take minutes. `--whole` takes the model as it is.
+
+python benchmarks/small_window.py [--turns N] [--threads N] [--whole]
 """
 
 import argparse
@@ -16,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 from _common import text, verdict
+from _layers import first_layers
 
 from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.memory.budget import Budget
@@ -31,14 +35,9 @@ from threadkeep.strategies.sliding_window import SlidingWindow
 
 WINDOW, REPLY = 2048, 8
 INSTRUCTIONS = "You help the customers of a small railway. Be friendly and short."
-LENGTHS = (((1, 6), 60), ((8, 40), 33), ((60, 200), 4), ((300, 900), 1.5), ((1_000, 1_400), 0.8), ((1_850, 2_300), 0.7))
-"""Words of a message, a little over a token each, and how often."""
-SHARES: tuple[tuple[float, Strategy], ...] = (
-    (0.05, default_strategy()),
-    (0.1, RollingSummary()),
-    (0.15, SlidingWindow()),
-    (0.7, SlidingWindow(step=0.5)),
-)
+LENGTHS = (((1, 6), 30), ((8, 40), 50), ((60, 200), 12), ((300, 900), 5), ((1_000, 1_400), 2), ((1_850, 2_300), 1))
+"""Words of a message, about a token each, and how often."""
+SHARES: tuple[tuple[float, Strategy], ...] = ((0.6, SlidingWindow()), (0.2, default_strategy()), (0.2, RollingSummary()))
 """Of all turns, and their strategy."""
 
 
@@ -76,9 +75,7 @@ def answered(session: Session, backend: LlamaCpp, asked: Message, between: list[
 def converse(session: Session, backend: LlamaCpp, turns: int, rng: random.Random) -> Counter[str]:
     """What became of so many turns."""
     seen: Counter[str] = Counter()
-    for at in range(turns):
-        if at and at % 100 == 0:
-            print(f"    {at} turns: {dict(seen)}", flush=True)
+    for _ in range(turns):
         asked = message(rng)
         between = calls(rng) if rng.random() < 0.1 else []
         alone = backend._template().tokens([Message.system(INSTRUCTIONS).to_dict(), asked.to_dict()])
@@ -101,8 +98,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=1_000)
     parser.add_argument("--threads", type=int, help="of the engine; 1 where other work takes the cores")
+    parser.add_argument("--whole", action="store_true", help="with all layers of the model")
     given = parser.parse_args()
-    backend = LlamaCpp("smollm2-135m", window=WINDOW, parallel=1, temperature=0, threads=given.threads)
+    model = "smollm2-135m" if given.whole else first_layers("smollm2-135m", 1)
+    backend = LlamaCpp(model, window=WINDOW, parallel=1, temperature=1, seed=7, threads=given.threads)
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         for at, (share, strategy) in enumerate(SHARES):
