@@ -118,10 +118,10 @@ class Setup:
 
     def counting_of(self, backend: Backend) -> Counting:
         """Counts as one of several candidates does."""
-        with self._lock:
-            if backend not in self._countings:
-                self._countings[backend] = Counting(backend.counter, backend.profile)
-            return self._countings[backend]
+        made = self._countings.get(backend)
+        if made is None:  # not under the lock: a candidate's model may take seconds to load, and others go on meanwhile
+            made = self._countings.setdefault(backend, Counting(backend.counter, backend.profile))
+        return made
 
     def account(self, session: SessionRow) -> Account:
         """Where the session's model calls are paid."""

@@ -209,7 +209,8 @@ class Turn:
 
     def note(self, model: str, usage: Usage, outcome: str) -> None:
         """Store the ledger's line of a call that came to nothing."""
-        self._setup.account(self.held.session).note(new_call("reply", model, usage, outcome), self.id)
+        if self._held is not None:
+            self._setup.account(self._held.session).note(new_call("reply", model, usage, outcome), self.id)
 
     def _assembled(self, backend: Backend | None) -> Context:
         """The context for a backend: the memory's own, or one of several."""
