@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
 from sqlalchemy import event as engine_events
 
 from threadkeep import (
@@ -336,3 +339,37 @@ def test_a_cap_is_a_spend_cap(url: str, wrong: object) -> None:
 def test_a_cap_that_caps_nothing_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="caps nothing"):
         SpendCap()
+
+
+def test_calls_of_version_0002_stand_as_they_were_without_a_cost(url: str) -> None:
+    engine = create_engine(url)
+    config = Config()
+    config.set_main_option("script_location", "threadkeep.stores:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        for statement in (
+            "INSERT INTO threadkeep_owners (id, name, created_us) VALUES (1, 'ada', 1)",
+            (
+                "INSERT INTO threadkeep_sessions (owner_id, id, name, active_branch, tokenizer, clip, revision, created_us, updated_us) "
+                "VALUES (1, 2, 'chat', 3, 'any', 512, 0, 1, 1)"
+            ),
+            (
+                "INSERT INTO threadkeep_branches (owner_id, id, session_id, name, lineage, head_seq, head_tokens, head_shown, head_group, "
+                "head_turn, leading, open_calls, analyser, created_us) VALUES (1, 3, 2, 'main', '[]', 0, 0, 0, 0, 0, 0, '[]', 1, 1)"
+            ),
+            (
+                "INSERT INTO threadkeep_calls (owner_id, id, session_id, turn_id, purpose, model, prompt_tokens, cached_tokens, "
+                "completion_tokens, created_us) VALUES (1, 4, 2, 1, 'reply', 'old', 9, 0, 2, 1)"
+            ),
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    with opened(url) as memory:
+        session = memory.session("chat", owner="ada")
+        (call,) = session.calls()
+        assert (call.model, call.outcome, call.cost) == ("old", "complete", None)
+        assert spent_by(memory, "ada", "chat") == (Decimal(0), Decimal(0))
+        session.chat("Hello")
+        assert [one.unpriced for one in memory.usage(owner="ada")] == [0, 1]
+        assert spent_by(memory, "ada", "chat") == (Decimal("0.000024"), Decimal("0.000024"))

@@ -442,3 +442,21 @@ def test_a_price_is_an_exact_amount(wrong: object) -> None:
         Price(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match=r"caps nothing|exact"):
         SpendCap(owner=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.model
+def test_a_real_model_answers_what_is_easy_within_its_window(url: str) -> None:
+    local = LlamaCpp("smollm2-135m", window=512, temperature=0, parallel=1)
+    try:
+        with routed(url, Candidate(local), Candidate(named("remote", ["yes"] * 2, price=DEAR), tier=2)) as memory:
+            session = memory.session("chat")
+            easy = session.chat("Hello", max_tokens=3)
+            assert easy.route == "smollm2-135m: tier 1 (short question), free"
+            assert session.chat("word " * 110, max_tokens=3).text != "yes"
+            long = session.chat("word " * 600, max_tokens=3)  # over the window, and 601 words are long
+            assert long.text == "yes"
+            assert called(session) == [(name, "reply", "complete") for name in ("smollm2-135m", "smollm2-135m", "remote")]
+            assert [call.cost == 0 for call in session.calls()] == [True, True, False]
+            assert session.calls()[0].first_token_ms is not None
+    finally:
+        local.close()
