@@ -128,7 +128,12 @@ def _mapped(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
 
 
 def _untitled(part: Schema) -> Schema:
-    return {keyword: held for keyword, held in part.items() if keyword != "title"}
+    """Without its title, and without the `allOf` that older releases of pydantic put around a reference."""
+    made = {keyword: held for keyword, held in part.items() if keyword != "title"}
+    if len(made.get("allOf", ())) == 1:
+        (only,) = made.pop("allOf")
+        return _untitled({**only, **made})
+    return made
 
 
 def _strict(part: Schema, whole: Schema) -> Schema:
