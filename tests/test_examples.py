@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -129,6 +130,34 @@ def test_a_local_chat_goes_on_where_it_was(tmp_path: Path) -> None:
         entries = memory.session("local").entries()
     assert [entry.role for entry in entries] == ["user", "assistant"] * 2
     assert all(entry.message.text for entry in entries)
+
+
+@pytest.mark.model
+def test_a_function_is_called_inside_the_turn(tmp_path: Path) -> None:
+    lines = run("weather_tool.py", "smollm2-135m", folder=tmp_path).splitlines()
+
+    assert [line.split(":")[0] for line in lines[:3]] == ["user", "assistant", "tool"]
+    assert re.fullmatch(r'assistant: weather\({"city": "(Oslo|Bergen|Palermo)".*}\)', lines[1])
+    assert '"sky":"clear"' in lines[2]
+    assert lines[3].startswith("assistant: ")
+
+
+@pytest.mark.model
+def test_a_text_becomes_an_object(tmp_path: Path) -> None:
+    lines = run("extract_json.py", "smollm2-135m", folder=tmp_path).splitlines()
+
+    assert re.fullmatch("order [0-9]{1,5}, paid by (card|cash|invoice)", lines[0])
+    assert 1 <= len(lines[1:]) <= 3
+    assert all(re.fullmatch("[0-9]{1,2} x .*", line) for line in lines[1:])
+
+
+@pytest.mark.model
+def test_two_models_share_a_conversation(tmp_path: Path) -> None:
+    output = run("two_models.py", "smollm2-135m", "smollm2-135m", folder=tmp_path)
+
+    assert "tier 1" in output
+    assert "tier 2" in output
+    assert output.endswith("0.00 dollars\n")
 
 
 def test_every_example_is_run_here() -> None:
