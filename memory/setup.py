@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,7 +20,6 @@ from threadkeep.memory.manifest import Manifest
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.spending import Account, SpendCap
 from threadkeep.memory.tokens import TokenCounter
-from threadkeep.memory.tools import read_tools
 from threadkeep.memory.upkeep import Upkeep
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared, Vector, prepare
@@ -161,27 +159,28 @@ class Setup:
         previous: TurnRow | None,
         *,
         instructions: str | None = None,
-        tools: Sequence[object] | None = None,
+        tools: tuple[JSON, ...] = (),
         response_format: JSON | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
         strategy: Strategy | None = None,
         budget: Budget | None = None,
         replaced: frozenset[int] = frozenset(),
-        candidate: Backend | None = None,
+        backend: Backend | None = None,
     ) -> Request:
-        """What a context of this session is assembled from; `candidate`: for one of several backends, as it counts and within its window.
+        """What a context of this session is assembled from; `backend`: for one of several, as it counts and within its window.
 
         Raises:
             CannotFit: the reply alone does not fit its window.
         """
+        candidate = None if backend is self._backend else backend
         counting = self.counting if candidate is None else self.counting_of(candidate)
         return Request(
             strategy=strategy or self.strategy,
             budget=self._budget_for(budget, max_tokens, candidate),
             counting=counting,
             instructions=self.instructions if instructions is None else instructions,
-            tools=read_tools(tools),
+            tools=tools,
             response_format=response_format,
             tool_choice=tool_choice,
             counted=session is None or session.tokenizer == counting.name,

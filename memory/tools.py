@@ -129,15 +129,6 @@ class Toolbox:
         return Ready(partial(tool.function, *given, **named), is_async(tool.function))
 
 
-def read_tools(given: Sequence[object] | None) -> tuple[JSON, ...]:
-    """Tools as OpenAI dicts.
-
-    Raises:
-        InvalidSetting: names the tool that is none.
-    """
-    return Toolbox(given).schemas
-
-
 def is_async(function: Callable[..., object]) -> bool:
     """Whether calling it gives what must be awaited."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

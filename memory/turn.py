@@ -14,20 +14,17 @@ from typing import Any, Self
 
 from threadkeep.backends.answering import Offer
 from threadkeep.backends.base import Backend, Finish, Reply, Usage
-from threadkeep.backends.candidate import Candidate
 from threadkeep.backends.prices import cost_of, price_of
-from threadkeep.backends.router import NEWEST, has_picture
-from threadkeep.memory.assemble import assemble
 from threadkeep.memory.completion import as_mapping, read_finish, read_model, read_usage
 from threadkeep.memory.context import Context
-from threadkeep.memory.errors import Conflict, InvalidSetting, LeaseLost, NoCandidate
+from threadkeep.memory.errors import Conflict, InvalidSetting, LeaseLost
 from threadkeep.memory.history import Entry, Status
 from threadkeep.memory.holder import is_dead, new_holder
 from threadkeep.memory.leases import keeper
 from threadkeep.memory.manifest import text_of
 from threadkeep.memory.message import JSON, Message, MessageLike, read_message
 from threadkeep.memory.response_format import ResponseFormat
-from threadkeep.memory.routing import Routing
+from threadkeep.memory.routing import Routing, assemble_for
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.spending import embedding_call, new_call
 from threadkeep.stores.ledger import NewCall
@@ -58,7 +55,7 @@ class Turn:
         message: MessageLike,
         *,
         key: str | None = None,
-        tools: Sequence[object] | None = None,
+        tools: tuple[JSON, ...] = (),
         response_format: ResponseFormat | None = None,
         tool_choice: str | JSON | None = None,
         max_tokens: int | None = None,
@@ -195,10 +192,10 @@ class Turn:
         """Who may answer."""
         held = self.held
         if self._routing is None:
-            reply = self._options["max_tokens"] or self._setup.budget.reply
-            asked = {"messages": [self._message.to_dict()], "max_tokens": reply, "tokens": held.session.head.tokens}
-            request = asked | {name: self._options[name] for name in ("tools", "response_format", "tool_choice")}
-            self._routing = Routing(self._setup.backend, request, self._assembled, self._setup.account(held.session))
+            asked = {"messages": [self._message.to_dict()], "tokens": held.session.head.tokens}
+            asked |= {name: self._options[name] for name in ("tools", "response_format", "tool_choice")}
+            asked["max_tokens"] = self._options["max_tokens"] or self._setup.budget.reply
+            self._routing = Routing(self._setup.backend, asked, self._assembled, self._setup.account(held.session))
         return self._routing
 
     def offers(self) -> Iterator[Offer]:
@@ -215,22 +212,16 @@ class Turn:
     def _assembled(self, backend: Backend | None) -> Context:
         """The context for a backend: the memory's own, or one of several."""
         held = self.held
-        candidate = None if backend is None or backend is self._setup.backend else backend
         request = self._setup.request(
             held.session,
             held.previous,
             replaced=self._replaced,
-            candidate=candidate,
+            backend=backend,
             **self._options,  # type: ignore[arg-type]
         )
         self._named = dict(map(text_of, (request.instructions, [request.tools, request.response_format])))
         with self._setup.store.history_of(held.session, model=self._setup.model) as history:
-            context = assemble(history, request)
-            if isinstance(candidate, Candidate) and not request.profile.images:
-                newest = history.between(history.head.seq - NEWEST + 1, history.head.seq)
-                if any("image_url" in entry.body and has_picture(entry.raw) for entry in newest):
-                    raise NoCandidate([(candidate.name, ["vision"])])
-        return context
+            return assemble_for(backend, history, request)
 
     def _sends(self, context: Context) -> Context:
         """Take note of what is sent, for the turn's record."""

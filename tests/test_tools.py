@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from threadkeep import InvalidSetting, Memory, Message, ScriptedBackend, Session, ToolCall
 from threadkeep.memory import tools
-from threadkeep.memory.tools import Ready, Toolbox, failed, read_tools, told
+from threadkeep.memory.tools import Ready, Toolbox, failed, told
 
 DICT = {"type": "function", "function": {"name": "pay", "parameters": {"type": "object", "properties": {}}}}
 
@@ -53,7 +53,7 @@ def weather(place: Place, days: int = 3, unit: Literal["c", "f"] = "c", colours:
 
 
 def schema(tool: object) -> Any:
-    (made,) = read_tools([tool])
+    (made,) = Toolbox([tool]).schemas
     return made["function"]
 
 
@@ -137,7 +137,7 @@ def test_a_model_class_and_a_dict_are_told_as_they_are() -> None:
 
         seats: int = Field(ge=1)
 
-    assert read_tools([Booking, DICT]) == (
+    assert Toolbox([Booking, DICT]).schemas == (
         {
             "type": "function",
             "function": {
@@ -149,8 +149,8 @@ def test_a_model_class_and_a_dict_are_told_as_they_are() -> None:
         DICT,
     )
     assert "description" not in schema(type("Bare", (BaseModel,), {}))
-    assert read_tools([{"type": "web_search"}]) == ({"type": "web_search"},)
-    assert read_tools(None) == ()
+    assert Toolbox([{"type": "web_search"}]).schemas == ({"type": "web_search"},)
+    assert Toolbox(None).schemas == ()
 
 
 def no_annotation(where) -> None: ...  # type: ignore[no-untyped-def]
@@ -211,7 +211,7 @@ def test_what_no_model_can_be_told_of_is_refused_by_name_before_anything_is_stor
 
 def test_two_tools_of_one_name_are_refused() -> None:
     with pytest.raises(InvalidSetting, match=r"tools\[1\].*'pay'"):
-        read_tools([DICT, DICT])
+        Toolbox([DICT, DICT])
 
 
 @pytest.mark.parametrize("given", ["weather", {"a": 1}, weather])
@@ -398,7 +398,7 @@ def test_a_function_is_described_once_and_kept_no_longer_than_it_lives() -> None
 
 def test_a_turn_of_ones_own_client_is_told_of_functions_too(session: Session) -> None:
     with session.turn("Hello", tools=[weather], tool_choice="weather") as turn:
-        assert turn.request["tools"] == list(read_tools([weather]))
+        assert turn.request["tools"] == list(Toolbox([weather]).schemas)
         assert turn.request["tool_choice"]["function"] == {"name": "weather"}
         assert turn.context.tools_tokens > 0
         assert json.loads(json.dumps(turn.request)) == turn.request
