@@ -12,8 +12,10 @@ from functools import lru_cache
 from threadkeep.memory.errors import InvalidSetting, MissingExtra
 from threadkeep.memory.message import JSON
 
-MOST_ITEMS = 16
-"""Items of a list, or keys of an object that the schema does not name, where it sets no number."""
+MOST_ITEMS, LEAST_ITEMS = 16, 2
+"""Items of a list, or keys of an object that the schema does not name, where it sets no number: as many of these as the room holds."""
+LEAF = 18
+"""Tokens that a text or a number takes with its key, when it is a long one."""
 LEAST_TEXT = 64
 """Characters that a text may always have."""
 LONGEST_KEY = 40
@@ -69,9 +71,9 @@ def compiled(schema: object, room: int, place: str) -> str:
 @lru_cache(maxsize=512)
 def _compiled(text: str, room: int, place: str) -> str:
     schema = json.loads(text)
-    counting = _Bounds(LEAST_TEXT, place)
+    counting = _Bounds(LEAST_TEXT, room, place)
     counting.root(schema)
-    made = json.dumps(_Bounds(max(LEAST_TEXT, 2 * room // max(counting.texts, 1)), place).root(schema))
+    made = json.dumps(_Bounds(max(LEAST_TEXT, 2 * room // max(counting.texts, 1)), room, place).root(schema))
     if (problem := refusal(f"%llguidance {{}}\nstart: %json {made}")) is not None:
         raise InvalidSetting(f"{place} cannot be held to: {problem}")
     return made
@@ -94,10 +96,11 @@ def refusal(grammar: str) -> str | None:
 class _Bounds:
     """One walk through a schema."""
 
-    def __init__(self, longest_text: int, place: str) -> None:
+    def __init__(self, longest_text: int, room: int, place: str) -> None:
         self.texts = 0
         """Texts met that have no limit of their own; those in a list as often as the list is long."""
         self._longest_text = longest_text
+        self._room = room
         self._place = place
         self._nests = False
         self._merges = False
@@ -192,10 +195,14 @@ class _Bounds:
         if "items" not in node and fixed:
             node["items"] = False
             return
-        most = int(_number(node, "maxItems", other=max(fixed + MOST_ITEMS, _number(node, "minItems", other=0))))
+        most = int(_number(node, "maxItems", other=max(fixed + self._many(node.get("items")), _number(node, "minItems", other=0))))
         node.setdefault("maxItems", most)
         if node.get("items") is not False:
             node["items"] = self._node(node.get("items", {}), f"{path}[]", times * max(min(most, MOST_ITEMS), 1))
+
+    def _many(self, item: object) -> int:
+        """How many of such the room holds, when each is long."""
+        return min(max(self._room // (LEAF * _leaves(item)), LEAST_ITEMS), MOST_ITEMS)
 
     def _bound_object(self, node: dict[str, object], path: str, times: int) -> None:
         named, rest = node.get("properties"), node.get("additionalProperties")
@@ -209,7 +216,7 @@ class _Bounds:
                 node["properties"] = {**named, **{key: self._node({}, f"{path}.{key}", times) for key in unnamed}}
                 node["additionalProperties"] = False
         elif rest is not False and not named and "required" not in node and not self._merges and "patternProperties" not in node:
-            node.setdefault("maxProperties", MOST_ITEMS)
+            node.setdefault("maxProperties", max(self._many(rest), int(_number(node, "minProperties", other=0))))
             node["patternProperties"] = {_KEY: self._node(True if rest is None else rest, f"{path}.*", times * MOST_ITEMS)}
             node["additionalProperties"] = False
         elif isinstance(rest, Mapping):
@@ -251,6 +258,15 @@ def _number(node: JSON, *keys: str, other: float) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return value
     return other
+
+
+def _leaves(schema: object) -> int:
+    """About how many texts and numbers a value has."""
+    if not isinstance(schema, Mapping):
+        return 1
+    named, items = schema.get("properties"), schema.get("items")
+    inner = sum(map(_leaves, named.values())) if isinstance(named, Mapping) else 0
+    return max(inner + (LEAST_ITEMS * _leaves(items) if items else 0), 1)
 
 
 def _kind(node: JSON) -> object:
