@@ -5,9 +5,12 @@ from functools import cached_property
 
 from threadkeep.backends.answering import FAILURES, Offer
 from threadkeep.backends.base import Backend
-from threadkeep.backends.router import Router
+from threadkeep.backends.candidate import Candidate
+from threadkeep.backends.router import NEWEST, Router, has_picture
+from threadkeep.memory.assemble import Request, assemble
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, CannotFit, NoCandidate, SpendCapReached, ThreadkeepError
+from threadkeep.memory.history import History
 from threadkeep.memory.message import JSON
 from threadkeep.memory.money import shown
 from threadkeep.memory.spending import Account
@@ -20,10 +23,10 @@ class Routing:
         backend: a router, or one that answers alone.
         request: as `Router.candidates` is asked.
         assemble: the context for a candidate; it may raise `CannotFit`.
-        account: what may be spent.
+        account: what may be spent; None: nothing is, because nobody will be asked.
     """
 
-    def __init__(self, backend: Backend, request: JSON, assemble: Callable[[Backend], Context], account: Account) -> None:
+    def __init__(self, backend: Backend, request: JSON, assemble: Callable[[Backend], Context], account: Account | None) -> None:
         self._backend, self._request, self._assemble, self._account = backend, request, assemble, account
         self._passed: list[str] = []
         self._offers = self._made()
@@ -83,7 +86,7 @@ class Routing:
 
     def _offer(self, backend: Backend, reason: str | None) -> Offer:
         offer = Offer(backend, self._assemble(backend), reason)
-        if self._account.capped:
+        if self._account is not None and self._account.capped:
             self._account.check(backend.name, offer.estimate)
         return offer
 
@@ -98,3 +101,18 @@ class Routing:
         if len(unable) == len(errors):
             return NoCandidate([lacking for error in unable for lacking in error.lacking])
         return errors[0] if len(errors) == 1 else BackendError(f"no candidate could be asked: {'; '.join(self._passed)}")
+
+
+def assemble_for(backend: Backend | None, history: History, request: Request) -> Context:
+    """The context for a backend; None: for a client of the caller's own.
+
+    Raises:
+        CannotFit: no valid context exists within the budget.
+        NoCandidate: it is one of several, sees no pictures, and one of the newest messages shows one.
+    """
+    context = assemble(history, request)
+    if isinstance(backend, Candidate) and not request.profile.images:
+        newest = history.between(history.head.seq - NEWEST + 1, history.head.seq)
+        if any("image_url" in entry.body and has_picture(entry.raw) for entry in newest):
+            raise NoCandidate([(backend.name, ["vision"])])
+    return context

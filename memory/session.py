@@ -4,8 +4,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from threadkeep.backends.base import Reply
-from threadkeep.memory.assemble import assemble
+from threadkeep.backends.base import Backend, Reply
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import Conflict, InvalidSetting
@@ -15,6 +14,7 @@ from threadkeep.memory.index import Scope
 from threadkeep.memory.message import JSON, MessageLike, read_message
 from threadkeep.memory.replay import replay
 from threadkeep.memory.response_format import Format, read_format
+from threadkeep.memory.routing import Routing, assemble_for
 from threadkeep.memory.searching import Found, search
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.stream import Stream
@@ -182,7 +182,7 @@ class Session:
         budget: Budget | None = None,
         as_of: int | Turn | None = None,
     ) -> Context:
-        """The context as if this message came next, or of the log as it is; stores nothing.
+        """The context as if this message came next, or of the log as it is; stores nothing. Of several models, the one asked first.
 
         Args:
             message: the user's; None: the log as it is.
@@ -208,19 +208,29 @@ class Session:
             return replay(self._setup.store, self.owner, self.name, turn_id)
         toolbox, wanted = Toolbox(tools), read_format(response_format)
         supposed = None if message is None else self._setup.embed(self._setup.prepare(read_message(message)))
+        schemas, form, choice = toolbox.schemas, None if wanted is None else wanted.wire, toolbox.choose(tool_choice)
         with self._setup.store.history(self.owner, self.name, supposed, model=self._setup.model) as (history, row, newest):
-            request = self._setup.request(
-                row,
-                newest,
-                instructions=self._instructions if instructions is None else instructions,
-                tools=toolbox.schemas,
-                response_format=None if wanted is None else wanted.wire,
-                tool_choice=toolbox.choose(tool_choice),
-                max_tokens=max_tokens,
-                strategy=strategy,
-                budget=budget,
-            )
-            return assemble(history, request)
+
+            def assembled(backend: Backend | None) -> Context:
+                request = self._setup.request(
+                    row,
+                    newest,
+                    instructions=self._instructions if instructions is None else instructions,
+                    tools=schemas,
+                    response_format=form,
+                    tool_choice=choice,
+                    max_tokens=max_tokens,
+                    strategy=strategy,
+                    budget=budget,
+                    backend=backend,
+                )
+                return assemble_for(backend, history, request)
+
+            if not self._setup.has_backend:
+                return assembled(None)
+            asked = {"messages": [history.live.raw] if history.live else [], "tokens": history.head.tokens, "tools": schemas}
+            asked |= {"response_format": form, "tool_choice": choice, "max_tokens": max_tokens or (budget or self._setup.budget).reply}
+            return Routing(self._setup.backend, asked, assembled, None).first.context
 
     def append(
         self,

@@ -288,6 +288,19 @@ def test_a_local_model_is_not_loaded_to_be_left_out(url: str) -> None:
         assert memory.session("chat").chat("Is this right? Prove it.", tools=[TOOL]).text == "yes"
 
 
+def test_a_context_that_is_only_looked_at_is_the_one_that_would_be_sent(url: str) -> None:
+    small, large = named("small", ["no"], window=300), named("large", ["yes"], price=DEAR, window=3000, counter=EstimatingCounter())
+    with routed(url, small, large) as memory:
+        session = memory.session("chat")
+        session.append(*(Message.user("word " * 40) for _ in range(20)))
+        assert session.context("Hello").budget == Budget(300, reply=75)
+        assert session.context("word " * 300).budget == Budget(3000, reply=750)
+        supposed = session.context("word " * 300)
+        with session.stream("word " * 300) as stream:
+            assert (stream.context.messages, stream.context.tokens) == (supposed.messages, supposed.tokens)
+        assert session.context().counter == large.counter.name
+
+
 # A candidate that fails.
 
 
