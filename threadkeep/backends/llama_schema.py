@@ -7,7 +7,7 @@ ends within the reply. All that is made here allows less than the schema given, 
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from threadkeep.memory.errors import InvalidSetting, MissingExtra
 from threadkeep.memory.message import JSON
@@ -82,15 +82,23 @@ def _compiled(text: str, room: int, place: str) -> str:
 def refusal(grammar: str) -> str | None:
     """Why the engine would not take a grammar; None where it takes it. The engine itself would go on without, in silence."""
     try:
-        from llguidance import LLMatcher, LLTokenizer
+        from llguidance import LLMatcher
     except ImportError as error:
         raise MissingExtra("llguidance", "local") from error
-    problem = str(LLMatcher.validate_grammar(grammar))
-    if problem:
+    matcher = LLMatcher(_bytes(), grammar)
+    if matcher.get_error():
+        problem = str(LLMatcher.validate_grammar(grammar))
         return problem.rsplit("failed to compile JSON schema: ", maxsplit=1)[-1].split("\n   1 | ", maxsplit=1)[0].strip()
-    matcher = LLMatcher(LLTokenizer("byte"), grammar)
     matcher.compute_bitmask()
     return "no value fulfils it" if matcher.get_error() else None
+
+
+@cache
+def _bytes() -> object:
+    """A tokenizer with a token for each byte: whether a grammar is one does not depend on the model."""
+    from llguidance import LLTokenizer
+
+    return LLTokenizer("byte")
 
 
 class _Bounds:
