@@ -159,6 +159,13 @@ def test_the_choice_says_what_may_be_called_and_whether_words_may_be_said() -> N
     assert held_to(OURS, [], "auto", {"type": "text"}, 64) is None
 
 
+def test_after_a_result_a_call_needs_its_marks() -> None:
+    for form, bare in ((OURS, False), (LLAMA, True)):
+        held = held_to(form, [NOW], None, None, 64, answered=True)
+        assert held is not None
+        assert (held.bare, held.names) == (bare, ("now",))
+
+
 @pytest.mark.parametrize("choice", ["sometimes", {"type": "function", "function": {"name": "look"}}, {"type": "function"}])
 def test_a_choice_of_no_tool_names_those_there_are(choice: str | JSON) -> None:
     with pytest.raises(InvalidSetting, match="get_weather, now"):

@@ -118,8 +118,7 @@ class LlamaCpp:
             InvalidSetting: a tool, the choice of one or the response format cannot be honoured; before the model is asked.
         """
         template = self._template()
-        room = context.max_tokens or self._window // 4
-        held = held_to(template.form, context.tools, context.tool_choice, context.response_format, room) if _asks_form(context) else None
+        held = self._held(context, template)
         hearing = Hearing(None if held is None else Splitting(held, template.profile.tool_ids), cuts="stop" in self._sampling)
         chunks = template.engine.answer(self._body(context, template, held))
         try:
@@ -128,6 +127,13 @@ class LlamaCpp:
         finally:
             chunks.close()
         yield from hearing.last()
+
+    def _held(self, context: Context, template: Template) -> Held | None:
+        if not (context.tools or context.response_format or context.tool_choice):
+            return None
+        room = context.max_tokens or self._window // 4
+        answered = bool(context.messages) and context.messages[-1]["role"] == "tool"
+        return held_to(template.form, context.tools, context.tool_choice, context.response_format, room, answered=answered)
 
     def _body(self, context: Context, template: Template, held: Held | None) -> dict[str, object]:
         body = template.body(context.messages, context.tools) | self._sampling
@@ -163,7 +169,3 @@ class LlamaCpp:
 
     def _engine(self) -> Engine:
         return engine_for(Settings(self._path, self._window, self._parallel, self._threads, self._chat_template))
-
-
-def _asks_form(context: Context) -> bool:
-    return bool(context.tools or context.response_format or context.tool_choice)

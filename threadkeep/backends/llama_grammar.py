@@ -30,10 +30,23 @@ class Held:
     form: CallForm
     names: tuple[str, ...]
     """Tools that it may call; empty where it may call none."""
+    bare: bool
+    """Whether a reply that begins as a call without its marks is one."""
 
 
-def held_to(form: CallForm, tools: Sequence[JSON], choice: str | JSON | None, response_format: JSON | None, room: int) -> Held | None:
+def held_to(
+    form: CallForm,
+    tools: Sequence[JSON],
+    choice: str | JSON | None,
+    response_format: JSON | None,
+    room: int,
+    *,
+    answered: bool = False,
+) -> Held | None:
     """What a reply of `room` tokens is held to; None where anything may be said.
+
+    `answered`: the result of a call was said last. Then a call needs its marks, where the form has any: a small model that leaves them
+    out would call for ever, and never speak.
 
     Raises:
         InvalidSetting: a tool, the choice of one, or the response format is none that can be honoured; with the reason.
@@ -46,7 +59,8 @@ def held_to(form: CallForm, tools: Sequence[JSON], choice: str | JSON | None, re
     arguments = tuple((name, compiled(functions[name], room, f"the parameters of the tool {name!r}")) for name in names)
     speech: Speech = "none" if not may_speak else "text" if answer is None else "json"
     once = isinstance(choice, Mapping)
-    return Held(_grammar(form, arguments, speech, answer, 1 if once else MOST_CALLS), speech, form, names)
+    bare = bool(names) and speech == "text" and not (answered and form.mark)
+    return Held(_grammar(form, arguments, speech, answer, bare, 1 if once else MOST_CALLS), speech, form, names, bare)
 
 
 def _function(tool: JSON, place: str) -> tuple[str, JSON]:
@@ -93,16 +107,16 @@ def _answer(response_format: JSON | None, room: int) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _grammar(form: CallForm, tools: tuple[tuple[str, str], ...], speech: Speech, answer: str | None, most: int) -> str:
+def _grammar(form: CallForm, tools: tuple[tuple[str, str], ...], speech: Speech, answer: str | None, bare: bool, most: int) -> str:
     start, lines = [], ["%llguidance {}"]
     if speech == "text":
         start.append("TEXT")
-        lines.append("TEXT: /(?s:.+)/" + _no_call(form, may_call=bool(tools)))
+        lines.append("TEXT: /(?s:.+)/" + _no_call(form, bare=bare))
     elif speech == "json":
         start.append("answer")
         lines.append(f"answer: %json {answer}")
     if tools:
-        before = "/(?s:.*)/" + _no_call(form, may_call=True) if speech == "text" and form.mark else '""'
+        before = "/(?s:.*)/" + _no_call(form, bare=bare) if speech == "text" and form.mark else '""'
         more = f"{{0,{most - 1}}}"
         start.append("OPEN call " + (f"(BETWEEN call){more}" if most > 1 else "") + (" END" if form.end else ""))
         lines += [f"BEFORE: {before}", f"OPEN: BEFORE {_quoted(form.begin + '{')}", f"BETWEEN: {_quoted(form.between + '{')}"]
@@ -114,7 +128,7 @@ def _grammar(form: CallForm, tools: tuple[tuple[str, str], ...], speech: Speech,
                 f"call_{at}: {_quoted(f'{name}: {json.dumps(tool)}, {arguments}: ')} arguments_{at} {_quoted('}')}",
                 f"arguments_{at}: %json {schema}",
             ]
-        if speech == "text":
+        if bare:
             start.append(f"FIRST bare (NEXT bare){more} LAST")
             lines += [
                 f"FIRST: /{_fence}\\{{\\s{{0,8}}{name}\\s{{0,8}}:\\s{{0,8}}/",
@@ -132,13 +146,13 @@ _fence = r"\s{0,8}(```(json)?\s{0,8})?\{?"
 """Before a call that a model writes without its marks, as those trained on code do."""
 
 
-def _no_call(form: CallForm, *, may_call: bool) -> str:
+def _no_call(form: CallForm, *, bare: bool) -> str:
     """What free text leaves out: the marks of calls and results, and a beginning as a call without marks.
 
-    Where no call is allowed it begins with no JSON at all: a model bent on calling would else spell the call a little otherwise.
+    Where a call needs its marks it begins with no JSON at all: a model bent on calling would else spell the call a little otherwise.
     """
     marks = "|".join(re.escape(mark).replace("/", r"\/") for mark in dict.fromkeys((form.mark, "<tool_response>")) if mark)
-    name = r"\{?\s*" + json.dumps(form.name) + r"\s*:" if may_call else ""
+    name = r"\{?\s*" + json.dumps(form.name) + r"\s*:" if bare else ""
     return rf" & ~/(?s:.*({marks}).*)/ & ~/(?s:\s*(```(json)?\s*)?\{{{name}.*)/"
 
 

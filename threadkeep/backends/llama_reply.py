@@ -101,6 +101,8 @@ class Splitting:
 
     def _bare_heads(self) -> tuple[str, ...]:
         """How calls without marks begin, white space aside."""
+        if not self._held.bare:
+            return ()
         name = f'{{"{self._held.form.name}":'
         return tuple(fence + brace + name for fence in ("", "```", "```json") for brace in ("", "{"))
 
