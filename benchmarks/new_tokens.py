@@ -2,8 +2,9 @@
 
 A context of about 1,000 tokens. New is what the engine had not cached: the end of the last reply, what the template puts around a message,
 and a question so long that it comes to 20. The milliseconds count from `session.stream` on; said beside them is how many passed before the
-engine was asked, how much of the processor it took, and how fast the engine read the whole context at first. On a busy machine only the processor's
-time tells: with `--threads 1` it is about what a machine at rest takes with one thread. Models that are not fetched are left out, and named.
+engine was asked, how much of the processor it took, and how fast the engine read the whole context at first. On a busy machine only the
+processor's time tells: with `--threads 1` it is about what a machine at rest takes with one thread. Models that are not fetched are left
+out, and named.
 
 python benchmarks/new_tokens.py [model …] [--rounds N] [--context N] [--threads N]
 """
