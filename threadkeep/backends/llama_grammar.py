@@ -149,11 +149,11 @@ _fence = r"\s{0,8}(```(json)?\s{0,8})?\{?"
 def _no_call(form: CallForm, *, bare: bool) -> str:
     """What free text leaves out: the marks of calls and results, and a beginning as a call without marks.
 
-    Where a call needs its marks it begins with no JSON at all: a model bent on calling would else spell the call a little otherwise.
+    Where a call needs its marks it begins with no fence and no bracket: a model bent on calling would else spell the call otherwise.
     """
     marks = "|".join(re.escape(mark).replace("/", r"\/") for mark in dict.fromkeys((form.mark, "<tool_response>")) if mark)
-    name = r"\{?\s*" + json.dumps(form.name) + r"\s*:" if bare else ""
-    return rf" & ~/(?s:.*({marks}).*)/ & ~/(?s:\s*(```(json)?\s*)?\{{{name}.*)/"
+    begins = r"(```(json)?\s*)?\{\{?\s*" + json.dumps(form.name) + r"\s*:" if bare else r"(```|[\{\[\(<>])"
+    return rf" & ~/(?s:.*({marks}).*)/ & ~/(?s:\s*{begins}.*)/"
 
 
 def _quoted(text: str) -> str:
