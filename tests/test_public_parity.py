@@ -13,7 +13,22 @@ from threadkeep.memory.stream import Stream
 TWINS = [(Memory, AsyncMemory), (Session, AsyncSession), (Turn, AsyncTurn), (Stream, AsyncStream)]
 OF_THE_DRIVER = {
     Session: {"prepare", "try_append", "still_held"},
-    Turn: {"prepare", "try_begin", "still_busy", "held", "save_draft", "end", "release", "renew", "forget", "record", "choose_tool", "routing", "offers", "note"},
+    Turn: {
+        "prepare",
+        "try_begin",
+        "still_busy",
+        "held",
+        "save_draft",
+        "end",
+        "release",
+        "renew",
+        "forget",
+        "record",
+        "choose_tool",
+        "routing",
+        "offers",
+        "note",
+    },
     Stream: {"turn", "run_on", "assemble", "start", "left", "leave", "close"},
     AsyncTurn: {"begin"},
 }
