@@ -288,7 +288,7 @@ def test_a_turn_with_hostile_quotes_is_made_again_with_the_same_bytes(url: str) 
 
 @pytest.fixture(scope="module")
 def smallest() -> Iterator[LlamaCpp]:
-    made = LlamaCpp("smollm2-135m", window=4096, parallel=1, temperature=0)
+    made = LlamaCpp("smollm2-135m", window=4096, parallel=1, temperature=0, threads=1)
     yield made
     made.close()
 

@@ -42,14 +42,14 @@ def prompt_tokens(backend: LlamaCpp, *messages: Message) -> int:
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[LlamaCpp]:
-    made = LlamaCpp(SMALLEST, window=4096, parallel=2, temperature=0)
+    made = LlamaCpp(SMALLEST, window=4096, parallel=2, temperature=0, threads=1)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
 def folding() -> Iterator[LlamaCpp]:
-    made = LlamaCpp(SMALLEST, window=2048, parallel=1, temperature=0, chat_template=FOLDING)
+    made = LlamaCpp(SMALLEST, window=2048, parallel=1, temperature=0, threads=1, chat_template=FOLDING)
     yield made
     made.close()
 

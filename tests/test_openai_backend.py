@@ -85,7 +85,7 @@ class TestOpenAIBackend(BackendContract):
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[tuple[LlamaCpp, Engine]]:
-    local = LlamaCpp("smollm2-135m", window=2048, parallel=3, temperature=0)
+    local = LlamaCpp("smollm2-135m", window=2048, parallel=3, temperature=0, threads=1)
     yield local, local._template().engine
     local.close()
 

@@ -282,7 +282,7 @@ def test_a_routers_candidates_are_no_routers_and_its_settings_are_checked() -> N
 
 
 def test_a_local_model_is_not_loaded_to_be_left_out(url: str) -> None:
-    local = Candidate(LlamaCpp("smollm2-135m", window=2048), tier=1, tools=False, vision=False, schema=False)
+    local = Candidate(LlamaCpp("smollm2-135m", window=2048, threads=1), tier=1, tools=False, vision=False, schema=False)
     router = Router([Candidate(named("remote", ["yes"], price=DEAR), tier=2), local])
     with Memory(url, backend=router) as memory:  # the tests refuse to load a model
         assert memory.session("chat").chat("Is this right? Prove it.", tools=[TOOL]).text == "yes"
@@ -459,7 +459,7 @@ def test_a_price_is_an_exact_amount(wrong: object) -> None:
 
 @pytest.mark.model
 def test_a_real_model_answers_what_is_easy_within_its_window(url: str) -> None:
-    local = LlamaCpp("smollm2-135m", window=512, temperature=0, parallel=1)
+    local = LlamaCpp("smollm2-135m", window=512, temperature=0, parallel=1, threads=1)
     try:
         with routed(url, Candidate(local), Candidate(named("remote", ["yes"] * 2, price=DEAR), tier=2)) as memory:
             session = memory.session("chat")

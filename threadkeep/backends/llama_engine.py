@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from threadkeep.backends.llama_slots import Slots
 from threadkeep.memory.errors import BackendError, MissingExtra
 from threadkeep.memory.message import JSON
 
@@ -62,6 +63,7 @@ class Engine:
         self._idle: list[http.client.HTTPConnection] = []
         self._leaving = threading.Event()
         self._workers: set[threading.Thread] = set()
+        self._slots = Slots(settings.parallel)
         weakref.finalize(self, _hang_up, self._idle)
         atexit.register(_leave, weakref.ref(self))
 
@@ -141,16 +143,27 @@ class Engine:
                 yield chunk
         finally:
             left.set()
+            self._slots.wake()
 
     def _work(self, body: dict[str, object], news: "SimpleQueue[JSON | BaseException | None]", left: threading.Event) -> None:
+        def is_left() -> bool:
+            return left.is_set() or self._leaving.is_set()
+
         def heard(chunk: JSON) -> bool:  # an exception in here would be swallowed by the engine
-            if left.is_set() or self._leaving.is_set():
+            if is_left():
                 return True
             news.put(chunk)
             return False
 
         try:
-            self.server.handle_chat_completions(body, heard)
+            messages = body["messages"]
+            assert isinstance(messages, list)
+            slot = self._slots.take(messages, is_left)
+            if slot is not None:
+                try:
+                    self.server.handle_chat_completions(body | {"id_slot": slot}, heard)
+                finally:
+                    self._slots.give_back(slot)
             news.put(None)
         except Exception as error:  # noqa: BLE001 - raised again where the chunks are read
             news.put(error)
@@ -160,6 +173,7 @@ class Engine:
     def leave(self) -> None:
         """Cancel everything and wait for it: a thread of the engine must not come back into an interpreter that is gone."""
         self._leaving.set()
+        self._slots.wake()
         for worker in list(self._workers):
             worker.join(5)
 
