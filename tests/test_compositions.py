@@ -95,6 +95,7 @@ def asked_for(session: Session, ceiling: int, asked: Asked) -> Context | CannotF
         return refusal
 
 
+@pytest.mark.timeout(600)
 def test_random_compositions_keep_the_promises(place: Place) -> None:
     seen: Counter[str] = Counter()
 
@@ -137,6 +138,7 @@ def test_random_compositions_keep_the_promises(place: Place) -> None:
     assert min(seen[kind] for kind in ("entries", "summary", "excerpt", "in the window", "tool's result cleared")) >= 10, seen
 
 
+@pytest.mark.timeout(600)
 def test_random_compositions_keep_them_turn_by_turn(place: Place) -> None:
     """And are made again from their records, and begin alike where they say so."""
 

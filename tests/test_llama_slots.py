@@ -10,7 +10,7 @@ import pytest
 from threadkeep import Budget, LlamaCpp, Memory
 from threadkeep.backends.llama_slots import Slots
 
-SYSTEM = {"role": "system", "content": "Be brief."}
+SYSTEM: dict[str, object] = {"role": "system", "content": "Be brief."}
 
 
 def never() -> bool:
@@ -19,7 +19,8 @@ def never() -> bool:
 
 def chat(*texts: str) -> list[dict[str, object]]:
     """A request with these messages, user and assistant in turn."""
-    return [SYSTEM, *({"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(texts))]
+    said: list[dict[str, object]] = [{"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(texts)]
+    return [SYSTEM, *said]
 
 
 def answered(slots: Slots, *texts: str) -> int | None:
