@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from datetime import date
 
 import jsonschema
 import pytest
@@ -101,6 +102,26 @@ def walked(grammar: str, rng: random.Random) -> str:
         assert matcher.consume_token(token)
         written.append(token)
     return written.decode()
+
+
+def lets_through(schema: JSON, value: object) -> bool:
+    tokenizer = LLTokenizer("byte")
+    matcher = LLMatcher(tokenizer, f"%llguidance {{}}\nstart: %json {compiled(schema, 64, 'schema')}")
+    tokens = tokenizer.tokenize_str(json.dumps(value))
+    return bool(matcher.validate_tokens(tokens) == len(tokens) and matcher.consume_tokens(tokens) and matcher.is_accepting())
+
+
+@pytest.mark.parametrize("day", ["0000-10-10", "2023-02-29", "1900-02-29", "2000-02-29", "2024-02-29", "2026-04-31", "2026-12-31"])
+def test_a_date_is_one_of_the_calendar(day: str) -> None:
+    try:
+        date.fromisoformat(day)
+        exists = True
+    except ValueError:
+        exists = False
+
+    assert lets_through({"type": "string", "format": "date"}, day) is exists
+    assert lets_through({"type": "string", "format": "date-time"}, f"{day}T23:59:59Z") is exists
+    assert not lets_through({"type": "string", "format": "date-time"}, f"{day}T23:59:60Z")
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: json.dumps(schema)[:50])

@@ -37,6 +37,13 @@ REFUSED = (
 """Keywords that no grammar here honours."""
 FORMATS = frozenset({"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 """Formats that are honoured; another is a note to the reader, as the standard has it."""
+_YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
+_LEAP_YEAR = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|(0[48]|[2468][048]|[13579][26])00)"
+_DAY = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+_DATE = f"({_YEAR}-{_DAY}|{_LEAP_YEAR}-02-29)"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+EXACT = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}
+"""Formats as patterns: llguidance's own let through the year 0, every 29th of February and leap seconds, which Python cannot read."""
 _APPLIED = {"enum", "const", "$ref", "anyOf", "oneOf", "allOf"}
 _SPEAKS_OF = {
     "object": {"properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties"},
@@ -191,6 +198,9 @@ class _Bounds:
         return f"{self._place}{path} is a dict, not {value!r:.40}"
 
     def _bound_text(self, node: dict[str, object], times: int) -> None:
+        if "pattern" not in node and (exact := EXACT.get(str(node.get("format")))) is not None:
+            node["pattern"] = exact
+            del node["format"]
         if "maxLength" not in node:
             shaped = "pattern" in node or "format" in node
             self.texts += 0 if shaped else times
