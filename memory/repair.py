@@ -17,6 +17,8 @@ INTERRUPTED = "[interrupted: no result was recorded]"
 INSTRUCTING = ("system", "developer")
 OPENING = "[earlier messages are left out]"
 """Opens a conversation whose first kept message is the assistant's, where the user must speak first."""
+UNANSWERED = "[no reply was recorded]"
+"""Stands between a tool's result and the user's next message, where the assistant must speak in between."""
 
 
 def missing_results(message: Message, results: Sequence[Message]) -> list[Message]:
@@ -56,10 +58,13 @@ def _system_first(pieces: Sequence[Piece]) -> Iterator[Piece]:
 
 
 def _alternating(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """Neighbours of one role become one message; the user speaks first."""
-    spoken = False
+    """Neighbours of one role become one message; the user speaks first, and behind a tool's result only after the assistant."""
+    spoken, before = False, ""
     for role, run in groupby(pieces, key=lambda piece: piece.role):
         held = list(run)
+        if role == "user" and before == "tool":
+            yield Piece(Message("assistant", UNANSWERED), None)
+        before = role
         if not spoken and role not in INSTRUCTING:
             spoken = True
             if role != "user":

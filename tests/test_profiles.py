@@ -203,3 +203,16 @@ def test_a_profile_of_ones_own_goes_first() -> None:
     backend = OpenAIBackend("claude-sonnet-4-5", base_url="https://api.anthropic.com/v1/", profile=mine)
 
     assert backend.profile is mine
+
+
+def test_behind_a_tools_result_the_user_speaks_only_after_the_assistant(url: str) -> None:
+    """Where a turn died before its reply. Mistral: "Unexpected role 'user' after role 'tool'" (mistralai/mistral-common#169)."""
+    with serving() as server:
+        backend = OpenAIBackend("mistral-small", base_url=server.url, window=8000)
+        with Memory(url, backend=backend) as memory:
+            session = memory.session("chat")
+            session.append(Message.user("Look."), calling("x"), Message.tool("In Linz.", tool_call_id="x"))
+            session.chat("And now?")
+        backend.close()
+
+    assert [message["role"] for message in server.asked[0].body["messages"]] == ["user", "assistant", "tool", "assistant", "user"]  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from threadkeep.memory.clipping import clip
 from threadkeep.memory.context import Context
 from threadkeep.memory.fitting import Profile, fit
 from threadkeep.memory.message import JSON, Message, Part, TextPart
-from threadkeep.memory.repair import INTERRUPTED, OPENING
+from threadkeep.memory.repair import INTERRUPTED, OPENING, UNANSWERED
 from threadkeep.memory.tokens import TokenCounter
 
 INSTRUCTING = ("system", "developer")
@@ -141,7 +141,10 @@ def _in_shape(messages: list[Message], profile: Profile) -> list[Message]:
     if at < len(messages) and messages[at].role != "user":
         messages = [*messages[:at], Message.user(OPENING), *messages[at:]]
     runs = [list(run) for _, run in groupby(messages, key=lambda message: message.role)]
-    return [message for run in runs for message in ([_merged(run)] if run[0].role in ("user", "assistant") else run)]
+    turns = [message for run in runs for message in ([_merged(run)] if run[0].role in ("user", "assistant") else run)]
+    before = ["", *(turn.role for turn in turns)]
+    gaps = [(role, turn.role) == ("tool", "user") for role, turn in zip(before, turns, strict=False)]
+    return [message for turn, gap in zip(turns, gaps, strict=True) for message in ([Message.assistant(UNANSWERED)] * gap + [turn])]
 
 
 def _merged(messages: Sequence[Message]) -> Message:
@@ -295,7 +298,7 @@ def _profile(context: Context, sent: Sequence[Message], profile: Profile) -> Ite
     if profile.alternation:
         spoken = [role for role in roles if role not in INSTRUCTING]
         same = [role for role, after in pairwise(roles) if role == after and role in ("user", "assistant")]
-        if same or (spoken and spoken[0] != "user"):
+        if same or (spoken and spoken[0] != "user") or ("tool", "user") in pairwise(roles):
             yield f"profile: user and assistant do not take turns: {roles}"
 
 
