@@ -127,7 +127,7 @@ def test_of_1000_requests_each_goes_to_the_cheapest_that_can_take_it(url: str, p
 
             fitting = []
             for one in offered:
-                with suppress(CannotFit, InvalidSetting):  # the latter: its window is smaller than the reply
+                with suppress(CannotFit, InvalidSetting, NoCandidate):  # its window is smaller than the reply; it sees no pictures
                     alone[one].session(session.name).context(message, tools=tools, response_format=wanted, max_tokens=most)
                     fitting.append(one)
             newest = [message] if number < 7 else [*(entry.raw for entry in session.entries(limit=1000)[-7:]), message]
