@@ -30,7 +30,9 @@ def lay_out(
     summaries = [pick.text for pick in picks if pick.kind == "summary" and pick.text]
     if summaries:
         pieces.append(Piece(Message.system(summarised(summaries)), None, seq=SUMMARISED))
-    entries = list(_with_results([Piece.of(shown[seq], profile) for seq in sorted(shown)], profile))
+    entries = [Piece.of(shown[seq], profile) for seq in sorted(shown)]
+    if profile.tools and any(piece.calls_tools for piece in entries):
+        entries = list(_with_results(entries))
     block = _block(picks)
     if block is not None:
         entries.insert(next((at for at, piece in enumerate(entries) if piece.seq >= head.turn_seq), len(entries)), block)
@@ -67,7 +69,7 @@ def _told_by_user(pieces: Sequence[Piece], block: Piece | None) -> Iterator[Piec
         yield Piece(Message.user(quoted), None, seq=RECALLED_BLOCK)
 
 
-def _with_results(pieces: Sequence[Piece], profile: Profile) -> Iterator[Piece]:
+def _with_results(pieces: Sequence[Piece]) -> Iterator[Piece]:
     """The entries, with a made result behind each group for every call that has none."""
     asked: Piece | None = None
     results: list[Message] = []
@@ -75,7 +77,7 @@ def _with_results(pieces: Sequence[Piece], profile: Profile) -> Iterator[Piece]:
         if asked is not None and piece.role != "tool":
             yield from _missing(asked, results)
             asked = None
-        if profile.tools and piece.calls_tools:
+        if piece.calls_tools:
             asked, results = piece, []
         elif asked is not None:
             results.append(piece.message)

@@ -76,7 +76,7 @@ class Piece:
         if self._given is not None:
             return bool(self._given.tool_calls)
         assert self.shown is not None
-        return bool(self.shown.entry.raw.get("tool_calls"))
+        return "tool_calls" in (raw := self.shown.entry.raw) and bool(raw["tool_calls"])
 
     def sent(self, keys: frozenset[str]) -> dict[str, object]:
         """In OpenAI's format, with the allowed keys only."""
