@@ -7,11 +7,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from threadkeep.backends.wire_text import BREAK, each_text, without_surrogates
 from threadkeep.memory.message import JSON
-
-BREAK = "\u200b"
-"""A zero-width space: the text looks the same, and is no control token any more."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Wire:
@@ -23,7 +20,7 @@ class Wire:
 
     def neutral(self, text: str) -> str:
         """The text, in which nothing is a special token; a lone surrogate, which UTF-8 cannot carry, becomes the replacement sign."""
-        text = _SURROGATE.sub("\ufffd", text)
+        text = without_surrogates(text)
         while self._special.search(text):
             text = self._special.sub(lambda found: found[0][0] + BREAK + found[0][1:], text)
         return text
@@ -80,13 +77,7 @@ class Wire:
         return json.dumps(self._deep(read), ensure_ascii=False)
 
     def _deep(self, value: object) -> object:
-        if isinstance(value, str):
-            return self.neutral(value)
-        if isinstance(value, Mapping):
-            return {self.neutral(str(key)): self._deep(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._deep(inner) for inner in value]
-        return value
+        return each_text(value, self.neutral)
 
 
 def _words(part: JSON) -> str:

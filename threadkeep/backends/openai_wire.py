@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from threadkeep.backends.base import Event, Finish, Usage
+from threadkeep.backends.wire_text import BREAK, each_text, without_surrogates
 from threadkeep.memory.context import Context
 from threadkeep.memory.fitting import KEYS, Profile, matching_id
 from threadkeep.memory.message import JSON, ToolCall
 
-BREAK = "\u200b"
-"""A zero-width space: the text looks the same, and is no control token any more."""
 NINE = r"[a-zA-Z0-9]{9}"
 """Ids that every provider takes."""
 UNSIGNED: JSON = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 """What Gemini takes for a call that another model made (ai.google.dev/gemini-api/docs/thought-signatures)."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile(
     r"<(?=\|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|/?s>|(?:start|end)_of_turn>|(?:bos|eos|unk|pad)>|</?SYS>>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|TOOL_CONTENT|ARGS|THINK)\])"
@@ -99,17 +97,11 @@ class Wire:
         return made
 
     def _deep(self, value: object) -> object:
-        if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, Mapping):
-            return {self._text(str(key)): self._deep(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._deep(inner) for inner in value]
-        return value
+        return each_text(value, self._text)
 
     def _text(self, text: str) -> str:
         """Without lone surrogates, which UTF-8 cannot carry; and where the server would read control tokens in it, without these."""
-        text = text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+        text = without_surrogates(text)
         return text if self._publisher else _CONTROL.sub(_broken, text)
 
 
