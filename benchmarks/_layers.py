@@ -3,6 +3,7 @@
 For what does not depend on what a model says: whether a context fits the engine's window, and what the engine finds in its cache.
 """
 
+import argparse
 import os
 import struct
 from pathlib import Path
@@ -82,3 +83,13 @@ def _cut(data: bytes, layers: int) -> bytes:
         body += data[start + offset : start + ends[offset]]
         body += bytes(-len(body) % align)
     return bytes(head + bytes(-len(head) % align) + body)
+
+
+def arguments(description: str | None, *, turns: int) -> tuple[argparse.Namespace, str | Path]:
+    """What a benchmark that only counts tokens is given on the command line (turns and threads), and the model it asks."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=turns)
+    parser.add_argument("--threads", type=int, help="of the engine; 1 where other work takes the cores")
+    parser.add_argument("--whole", action="store_true", help="with all layers of the model")
+    given = parser.parse_args()
+    return given, "smollm2-135m" if given.whole else first_layers("smollm2-135m", 1)

@@ -13,7 +13,6 @@ By default with the model's first layer alone (`_layers.py`), whose tokens are t
 python benchmarks/alternating.py [--turns N] [--threads N] [--whole]
 """
 
-import argparse
 import random
 import tempfile
 import threading
@@ -25,7 +24,7 @@ from pathlib import Path
 
 from _common import median, text, verdict
 from _engine import asked, begin_alike, prompt, usage
-from _layers import first_layers
+from _layers import arguments
 
 from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.memory.budget import Budget
@@ -133,12 +132,7 @@ def waits(first: Session, second: Session) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=30)
-    parser.add_argument("--threads", type=int, help="of the engine; 1 where other work takes the cores")
-    parser.add_argument("--whole", action="store_true", help="with all layers of the model")
-    given = parser.parse_args()
-    model = "smollm2-135m" if given.whole else first_layers("smollm2-135m", 1)
+    given, model = arguments(__doc__, turns=30)
     for parallel, count, instructions in PLANS:
         with sessions(model, parallel, count, instructions, given.threads) as (backend, sharing):
             prompts, seen, cached, least = alternate(backend, sharing, given.turns)

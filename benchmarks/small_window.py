@@ -12,14 +12,13 @@ are babble, which is the harder to count, and 1,000 turns take minutes. `--whole
 python benchmarks/small_window.py [--turns N] [--threads N] [--whole]
 """
 
-import argparse
 import random
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 from _common import text, verdict
-from _layers import first_layers
+from _layers import arguments
 
 from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.memory.budget import Budget
@@ -95,12 +94,7 @@ def converse(session: Session, backend: LlamaCpp, turns: int, rng: random.Random
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=1_000)
-    parser.add_argument("--threads", type=int, help="of the engine; 1 where other work takes the cores")
-    parser.add_argument("--whole", action="store_true", help="with all layers of the model")
-    given = parser.parse_args()
-    model = "smollm2-135m" if given.whole else first_layers("smollm2-135m", 1)
+    given, model = arguments(__doc__, turns=1_000)
     backend = LlamaCpp(model, window=WINDOW, parallel=1, temperature=1, seed=7, threads=given.threads)
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
