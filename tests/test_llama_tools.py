@@ -298,6 +298,17 @@ def test_a_call_that_is_cut_off_is_no_call_and_no_text(size: int) -> None:
     assert (rest, len(calls), finish) == ("", int(whole), "tool_calls" if whole else "length")
 
 
+@pytest.mark.parametrize("speech", [None, {"type": "json_object"}])
+def test_the_same_call_again_is_a_model_going_in_circles(speech: JSON | None) -> None:
+    held = held_to(OURS, [WEATHER, NOW], "required" if speech is None else None, speech, 64)
+    assert held is not None
+    splitting = Splitting(held, None)
+    twice = OURS.begin + OURS.between.join([BARE, BARE.replace("now", "get_weather"), BARE, BARE])
+    heard = next(at for at, character in enumerate(twice) if splitting.text(character) or splitting.circling)
+    assert twice[: heard + 1].count(BARE) == 2
+    assert [call.name for call in splitting.rest("stop", cut=False)[1]] == ["now", "get_weather"]
+
+
 def test_ids_match_the_templates_pattern() -> None:
     held = held_to(OURS, [NOW], "required", None, 64)
     assert held is not None
@@ -322,6 +333,16 @@ def test_a_model_whose_template_knows_no_tools_calls_them(backend: LlamaCpp) -> 
     assert last.usage is not None
     assert last.usage.prompt_tokens == backend.counter.count_request([asked], tools=tools).tokens
     assert last.usage.first_token_ms is not None
+
+
+@pytest.mark.model
+def test_a_model_that_goes_in_circles_is_stopped(backend: LlamaCpp) -> None:
+    asked = context(Message.user("What time is it?"), tools=(NOW,), tool_choice="required", reply=400)
+    *_, last = backend.stream(asked)
+    assert ([call.name for call in last.tool_calls], last.finish) == (["now"], "tool_calls")
+    assert last.usage is not None
+    assert last.usage.completion_tokens < 100
+    assert last.usage.prompt_tokens == backend.counter.count_request([Message.user("What time is it?")], tools=(NOW,)).tokens
 
 
 @pytest.mark.model

@@ -124,6 +124,8 @@ class LlamaCpp:
         try:
             for chunk in chunks:
                 yield Event() if chunk is None else hearing.event(chunk)
+                if hearing.circling:
+                    break
         finally:
             chunks.close()
         yield from hearing.last()
@@ -140,6 +142,7 @@ class LlamaCpp:
         body |= {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True, "cache_prompt": True}
         if held is not None:
             body["grammar"] = held.grammar
+            body["timings_per_token"] = True  # what a reply took that is left before its end
             if held.speech != "text":
                 body.pop("stop", None)  # a stop text ends what is said; within JSON it would only break it
         if context.max_tokens is not None:

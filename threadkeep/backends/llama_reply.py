@@ -24,12 +24,17 @@ class Splitting:
         self._began = False
         """Whether something was said that is not the beginning of a call."""
         self._calling = held.speech == "none"
+        self.circling = False
+        """Whether the model has made a call a second time: a small one may go on so until it is cut off."""
 
     def text(self, piece: str) -> str:
         """What of the reply is surely text, now that this piece came."""
         if not self._held.names:
             return piece
         self._kept += piece
+        if self._calling and "}" in piece:
+            calls = self._calls()
+            self.circling = len(set(calls)) < len(calls)
         if self._held.speech == "json":
             return self._json()
         if not self._calling:
@@ -132,9 +137,14 @@ class Hearing:
     finish: Finish = "stop"
     usage: Usage | None = None
 
+    @property
+    def circling(self) -> bool:
+        """Whether there is no use in hearing on; what was taken until now is the usage."""
+        return self.splitting is not None and self.splitting.circling
+
     def event(self, chunk: JSON) -> Event:
         if (used := chunk.get("usage")) is not None:
-            self._used(used)
+            self._used(used["prompt_tokens"], (used.get("prompt_tokens_details") or {}).get("cached_tokens", 0), used["completion_tokens"])
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
             return Event()
@@ -144,7 +154,10 @@ class Hearing:
         text = delta.get("content") or ""
         if self.first_token_ms is None and (text or delta.get("reasoning_content")):
             self.first_token_ms = self._elapsed()
-        return Event(text if self.splitting is None else self.splitting.text(text))
+        event = Event(text if self.splitting is None else self.splitting.text(text))
+        if self.circling and (timed := chunk.get("timings")) is not None:
+            self._used(timed["cache_n"] + timed["prompt_n"], timed["cache_n"], timed["predicted_n"])
+        return event
 
     def last(self) -> tuple[Event, ...]:
         """What remains to be said, and the end.
@@ -158,12 +171,11 @@ class Hearing:
         end = Event(tool_calls=calls, finish=finish, usage=self.usage)
         return (Event(text), end) if text else (end,)
 
-    def _used(self, used: object) -> None:
-        assert isinstance(used, dict)
+    def _used(self, prompt: int, cached: int, completion: int) -> None:
         self.usage = Usage(
-            prompt_tokens=used["prompt_tokens"],
-            completion_tokens=used["completion_tokens"],
-            cached_tokens=(used.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cached_tokens=cached,
             first_token_ms=self.first_token_ms,
             total_ms=self._elapsed(),
         )
