@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("threadkeep.testing", "threadkeep.store_contract", "threadkeep.embedder_contract")
 
-from threadkeep import Budget, Context, Memory, ScriptedBackend, Session, TiktokenCounter  # noqa: E402  # the rewriting comes first
+import databases  # noqa: E402  # the rewriting comes first
+
+from threadkeep import Budget, Context, Memory, ScriptedBackend, Session, TiktokenCounter  # noqa: E402
 from threadkeep.backends import llama_cpp, llama_engine  # noqa: E402
 from threadkeep.embedders import sentence_transformer  # noqa: E402
 from threadkeep.models.fetch import locate  # noqa: E402
@@ -55,6 +57,30 @@ def counter() -> TiktokenCounter:
 def url(tmp_path: Path) -> str:
     """A database that does not exist yet."""
     return f"sqlite:///{tmp_path / 'chat.db'}"
+
+
+@pytest.fixture(params=databases.KINDS)
+def server(request: pytest.FixtureRequest) -> databases.Kind:
+    """Each kind of database server, one after the other."""
+    kind: databases.Kind = request.param
+    return kind
+
+
+@pytest.fixture
+def server_url(server: databases.Kind) -> str:
+    """A server's database with this release's tables and no rows."""
+    return databases.clean_database(server)
+
+
+@pytest.fixture(params=("sqlite", *databases.KINDS))
+def any_url(request: pytest.FixtureRequest, url: str) -> str:
+    """A database without any session: a SQLite file, and each server's."""
+    return url if request.param == "sqlite" else databases.clean_database(request.param)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for kind in databases.KINDS:
+        terminalreporter.write_line(f"{databases.NAMES[kind]}: {databases.version(kind)}")
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ class Hearing:
         return self.splitting is not None and self.splitting.circling
 
     def event(self, chunk: JSON) -> Event:
-        if (used := chunk.get("usage")) is not None:
+        if isinstance(used := chunk.get("usage"), dict):
             self._used(used["prompt_tokens"], (used.get("prompt_tokens_details") or {}).get("cached_tokens", 0), used["completion_tokens"])
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
@@ -155,7 +155,7 @@ class Hearing:
         if self.first_token_ms is None and (text or delta.get("reasoning_content")):
             self.first_token_ms = self._elapsed()
         event = Event(text if self.splitting is None else self.splitting.text(text))
-        if self.circling and (timed := chunk.get("timings")) is not None:
+        if self.circling and isinstance(timed := chunk.get("timings"), dict):
             self._used(timed["cache_n"] + timed["prompt_n"], timed["cache_n"], timed["predicted_n"])
         return event
 
