@@ -18,15 +18,19 @@ from threadkeep.memory.errors import InvalidSetting, ModelUnavailable, NotFound,
 from threadkeep.memory.memory import OWNER, Memory
 from threadkeep.models import fetch
 from threadkeep.models.registry import DEFAULT, MODELS
+from threadkeep.stores.doctor import examine
 from threadkeep.stores.jobs import Jobs
 from threadkeep.stores.sql import SQLStore
+from threadkeep.stores.stats import measure
 from threadkeep.terminal.chat import chat as hold_chat
 from threadkeep.terminal.chat import last_turn
 from threadkeep.terminal.demo import WINDOW as DEMO_WINDOW
 from threadkeep.terminal.demo import demo as show_demo
+from threadkeep.terminal.doctor import check_data, show_checks
 from threadkeep.terminal.listing import entry_data, found_data, session_data, sessions_table, show_entry, show_found
-from threadkeep.terminal.opening import database_url, open_backend, open_stored
+from threadkeep.terminal.opening import database_url, open_backend, open_store, open_stored
 from threadkeep.terminal.screen import line, open_console
+from threadkeep.terminal.stats import show_stats, stats_data
 from threadkeep.terminal.upkeep import catch_up, show_outcome, status_data, status_table, upkept_data
 from threadkeep.terminal.usage import usage_data, usage_table
 
@@ -300,6 +304,35 @@ def migrate(database: Database = FILE) -> None:
     with closing(SQLStore(database_url(database))) as store:
         version = store.migrate()
     open_console().print(Text(f"The tables are of version {version}."))
+
+
+@app.command()
+def doctor(database: Database = FILE, as_json: AsJSON = False) -> None:
+    """Look a database over, its tables, settings, totals and indexes; changes nothing. Ends with 1 where something is wrong."""
+    with closing(open_store(database)) as store:
+        if as_json:
+            checks = list(examine(store))
+            say_json([check_data(check) for check in checks])
+            well = not any(finding.grave for check in checks for finding in check.findings)
+        else:
+            well = show_checks(open_console(), examine(store))
+    if not well:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(
+    database: Database = FILE,
+    owner: Annotated[str | None, typer.Option(help="One owner's.", show_default="everybody's")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Show how much there is: owners, sessions, entries, rows and bytes by table, the largest sessions."""
+    with closing(open_store(database)) as store:
+        found = measure(store, owner)
+    if as_json:
+        say_json(stats_data(found))
+    else:
+        show_stats(open_console(), found)
 
 
 @models.command("list")

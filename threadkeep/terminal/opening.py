@@ -12,6 +12,7 @@ from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.embedders.base import Embedder
 from threadkeep.memory.errors import InvalidSetting, NotFound
 from threadkeep.memory.memory import Memory
+from threadkeep.stores.sql import SQLStore
 
 
 def open_backend(console: Console, model: str, window: int, cache: Path | None, *, temperature: float = 0.7) -> Backend:
@@ -25,11 +26,16 @@ def open_backend(console: Console, model: str, window: int, cache: Path | None, 
 
 def open_stored(database: str, embedder: Embedder | None = None) -> Memory:
     """A memory that only looks at what is stored: it loads no model that answers, and makes no database."""
+    return Memory(open_store(database), embedder=embedder, upkeep=False)
+
+
+def open_store(database: str) -> SQLStore:
+    """A database that is there."""
     url = database_url(database)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         place = url.database or "in memory"
         raise NotFound(f"there is no database {place}: name another with --database, or begin one with `threadkeep chat`")
-    return Memory(url, embedder=embedder, upkeep=False)
+    return SQLStore(url)
 
 
 def database_url(database: str) -> URL:
