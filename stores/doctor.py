@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from threadkeep.memory.errors import StoreError
 from threadkeep.stores.doctor_logs import examine_logs
 from threadkeep.stores.doctor_rows import ROW_CHECKS
-from threadkeep.stores.engine import typed_errors
+from threadkeep.stores.faults import typed_errors
 from threadkeep.stores.findings import Check, Finding, fault, warning
 from threadkeep.stores.schema import PREFIX, metadata
 from threadkeep.stores.sql import SQLStore
@@ -25,7 +25,7 @@ LEAST_PACKET = 64 * 1024 * 1024 + 1024 * 1024
 
 def examine(store: SQLStore) -> Iterator[Check]:
     """One check after the other, each when it is done; after tables of another form, none."""
-    with typed_errors("looking over the database"), store.engine.connect() as connection:
+    with typed_errors("looking over the database", store.engine), store.engine.connect() as connection:
         form = Check("tables", len(metadata.sorted_tables), "tables", tuple(_form(connection)))
         yield form
         yield Check("settings", len(_settings_of(connection)), "settings", tuple(_settings(connection)))

@@ -1,12 +1,13 @@
-"""Engines and their connections: how SQLite is opened, how a transaction begins, what a database's errors are called here."""
+"""Engines and their connections: how each database is opened, and how a transaction begins and ends there."""
 
 import os
+import re
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
 from typing import cast
@@ -14,12 +15,13 @@ from typing import cast
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from threadkeep.memory.errors import InvalidSetting, MissingExtra, StoreBusy, StoreError
+from threadkeep.memory.errors import InvalidSetting, MissingExtra
+from threadkeep.stores import servers
+from threadkeep.stores.faults import WAIT_SECONDS
 
-BUSY_MS = 30_000
+BUSY_MS = WAIT_SECONDS * 1000
 """How long a SQLite connection waits for another writer, in milliseconds."""
 FORK_SECONDS = 1.0
 """How long a fork() waits for running transactions; a thread that forks within its own would wait for ever."""
@@ -30,7 +32,7 @@ _EXTRAS = {"psycopg": "postgres", "pymysql": "mysql"}
 
 
 def open_engine(url: str | URL) -> Engine:
-    """An engine for a database URL, with threadkeep's settings where the database is SQLite.
+    """An engine for a database URL, with threadkeep's settings on each of its connections.
 
     Raises:
         InvalidSetting: it is no URL of a supported database.
@@ -42,8 +44,12 @@ def open_engine(url: str | URL) -> Engine:
             parsed = parsed.set(drivername=_DRIVERS[parsed.drivername])
         if parsed.get_backend_name() not in _DRIVERS:
             raise InvalidSetting(f"{parsed.get_backend_name()} is not supported: use {', '.join(_DRIVERS)}")
+        if "@" in (parsed.host or ""):
+            raise InvalidSetting(f"{_masked(url)} has an @ in its password or user: write it as %40")
         if parsed.get_backend_name() != "sqlite":
-            return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+            engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=servers.connect_args(parsed))
+            servers.set_own(engine)
+            return engine
         _check_folder(parsed)
         engine = create_engine(
             parsed,
@@ -52,12 +58,19 @@ def open_engine(url: str | URL) -> Engine:
             # an in-memory database lives in one connection
             **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if _in_memory(parsed) else {}),
         )
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise InvalidSetting(f"{str(url)!r} is no database URL: write sqlite:///chat.db, for example ({error})") from None
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        if isinstance(error, InvalidSetting):
+            raise
+        raise InvalidSetting(f"{_masked(url)!r} is no database URL: write sqlite:///chat.db, for example") from None
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), _EXTRAS.get(str(error.name), "all")) from None
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _masked(url: str | URL) -> str:
+    """A URL without its password, also where it cannot be read."""
+    return re.sub(r":[^:]*@", ":***@", re.sub(r"(//[^:/]*):.*@", r"\1:***@", str(url)))
 
 
 def _in_memory(url: URL) -> bool:
@@ -78,10 +91,38 @@ def _prepare_sqlite(connection: SQLiteConnection, _: ConnectionPoolEntry) -> Non
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def begin_as_asked(engine: Engine) -> Engine:
-    """The same engine and pool, its transactions on SQLite begun with the lock they will need."""
-    if engine.dialect.name != "sqlite":
-        return engine
+def begin_as_asked(engine: Engine, *, lent: bool, schema: str | None = None) -> Engine:
+    """The same engine and pool, its transactions as threadkeep needs them: on SQLite begun with the lock they will need, on servers such
+    that a statement sees what was committed before it, not what was there before it waited for a lock.
+
+    Args:
+        engine: whose pool it is.
+        lent: it is a host's, whose connections are given back as they were.
+        schema: where the tables are, on PostgreSQL.
+
+    Raises:
+        InvalidSetting: a schema, and the database is not PostgreSQL.
+    """
+    name = engine.dialect.name
+    if schema is not None and name != "postgresql":
+        raise InvalidSetting(f"schema={schema!r}: only PostgreSQL has schemas; name the database in the URL instead")
+    if name == "sqlite":
+        return _begin_as_asked_on_sqlite(engine)
+    own = engine.execution_options(threadkeep_lent=lent)
+    if name == "postgresql":
+        own = own.execution_options(isolation_level="READ COMMITTED")  # of psycopg's BEGIN: it costs no statement
+    if schema is not None:
+        own = own.execution_options(schema_translate_map={None: schema})
+    return own
+
+
+def schema_of(connection: Connection) -> str | None:
+    """PostgreSQL's schema that the tables are in; None: the first of the search path."""
+    names: dict[str | None, str | None] = connection.get_execution_options().get("schema_translate_map", {})
+    return names.get(None)
+
+
+def _begin_as_asked_on_sqlite(engine: Engine) -> Engine:
     own = engine.execution_options()
 
     @event.listens_for(own, "begin")
@@ -92,6 +133,38 @@ def begin_as_asked(engine: Engine) -> Engine:
             connection.exec_driver_sql("BEGIN")
 
     return own
+
+
+@contextmanager
+def begun(engine: Engine) -> Iterator[Connection]:
+    """A transaction, committed at the end of the block, on a connection set as `begin_as_asked` says."""
+    if not engine.get_execution_options().get("threadkeep_lent", False):
+        with engine.connect() as connection, connection.begin():
+            yield connection
+        return
+    with _lent(engine) as connection:
+        try:
+            yield connection
+            connection.commit()
+        finally:
+            connection.rollback()
+            servers.give_back(connection)
+
+
+def _lent(engine: Engine) -> Connection:
+    """A host's connection in a new transaction; one that had died in the pool is replaced once, as the host's engine may not look."""
+    with suppress(DBAPIError):
+        return _set(engine.connect())
+    return _set(engine.connect())
+
+
+def _set(connection: Connection) -> Connection:
+    try:
+        servers.set_lent(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _begin_writing(connection: SQLiteConnection) -> None:
@@ -110,24 +183,6 @@ def _begin_writing(connection: SQLiteConnection) -> None:
                 return
     finally:
         connection.execute(f"PRAGMA busy_timeout = {patience}")
-
-
-@contextmanager
-def typed_errors(doing: str) -> Iterator[None]:
-    """The database's errors as ours. Their text never holds a parameter, so no message leaks into a log."""
-    try:
-        yield
-    except PoolTimeout as error:
-        raise StoreBusy(
-            f"no connection came free while {doing}; nothing was written. Try again, or give the engine a larger pool"
-        ) from error
-    except OperationalError as error:
-        if "locked" in str(error.orig) or "busy" in str(error.orig):
-            waited = BUSY_MS // 1000
-            raise StoreBusy(f"the database was locked for {waited} s while {doing}; nothing was written. Try again") from error
-        raise StoreError(f"the database failed while {doing}; nothing was written: {error.orig}") from error
-    except DBAPIError as error:
-        raise StoreError(f"the database failed while {doing}; nothing was written: {error.orig}") from error
 
 
 class Forks:

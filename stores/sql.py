@@ -15,7 +15,8 @@ from threadkeep.memory.errors import InvalidSetting, LeaseLost, NotFound
 from threadkeep.memory.history import Entry
 from threadkeep.stores import ledger, queries, turn_queries, turns
 from threadkeep.stores.appending import Appended, append, session_for_append
-from threadkeep.stores.engine import begin_as_asked, forks, open_engine, typed_errors
+from threadkeep.stores.engine import begin_as_asked, begun, forks, open_engine
+from threadkeep.stores.faults import typed_errors, whole_again
 from threadkeep.stores.history import Asker, SQLHistory
 from threadkeep.stores.ledger import CallRow, NewCall, Used
 from threadkeep.stores.queries import Listed, SessionRow
@@ -26,19 +27,25 @@ from threadkeep.stores.turns import Answered, Busy, Held
 from threadkeep.stores.versions import check_schema, migrate
 
 
+@whole_again
 class SQLStore:
     """Sessions in an SQL database.
 
     Args:
         url: a database URL (`sqlite:///chat.db`), or an SQLAlchemy engine, which is used and never disposed of.
+        schema: PostgreSQL's schema that the tables are in; where none is given, the first of the connection's search path.
 
     A SQLite file is made and migrated when it is first used; on a server `threadkeep migrate` does that.
+
+    Raises:
+        InvalidSetting: it is no URL of a supported database, or a schema was given for another than PostgreSQL.
+        MissingExtra: the database's driver is not installed.
     """
 
-    def __init__(self, url: str | URL | Engine) -> None:
+    def __init__(self, url: str | URL | Engine, *, schema: str | None = None) -> None:
         self._owns_engine = not isinstance(url, Engine)
         self._pool = url if isinstance(url, Engine) else open_engine(url)
-        self._engine = begin_as_asked(self._pool)
+        self._engine = begin_as_asked(self._pool, lent=not self._owns_engine, schema=schema)
         self._writing = self._engine.execution_options(threadkeep_writes=True)
         self._checked = False
         self._checking = threading.Lock()
@@ -62,15 +69,16 @@ class SQLStore:
     def read(self, doing: str = "reading") -> Iterator[Connection]:
         """A transaction that only reads."""
         self._check()
-        with forks.kept_out(), typed_errors(doing), self._engine.connect() as connection, connection.begin():
+        with forks.kept_out(), typed_errors(doing, self._pool), begun(self._engine) as connection:
             yield connection
 
     @contextmanager
     def write(self, doing: str = "writing") -> Iterator[Connection]:
         """A transaction that writes: whole, or not at all."""
         self._check()
-        with forks.kept_out(), typed_errors(doing), self._writing.connect() as connection, connection.begin():
+        with forks.kept_out(), typed_errors(doing, self._pool) as attempt, begun(self._writing) as connection:
             yield connection
+            attempt.committing = True
 
     def _check(self) -> None:
         if not self._checked:
@@ -79,7 +87,7 @@ class SQLStore:
                     if self._pool.dialect.name == "sqlite":
                         self.migrate()
                     else:
-                        with typed_errors("reading the schema's version"), self._engine.connect() as connection:
+                        with typed_errors("reading the schema's version", self._pool), begun(self._engine) as connection:
                             check_schema(connection)
                     self._checked = True
 
@@ -89,7 +97,7 @@ class SQLStore:
         Raises:
             SchemaTooNew: a newer release made them; nothing was changed.
         """
-        with typed_errors("migrating"):
+        with typed_errors("migrating", self._pool):
             return migrate(self._engine, self._writing)
 
     # Sessions and entries.

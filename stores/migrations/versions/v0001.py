@@ -1,8 +1,8 @@
 """The first tables."""
 
 import sqlalchemy as sa
-from alembic import op
 
+from threadkeep.stores.migrations.steps import create_index, create_table
 from threadkeep.stores.types import LongBytes, LongText, Name
 
 revision = "0001"
@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    op.create_table(
+    create_table(
         "threadkeep_blobs",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("bytes", LongBytes, nullable=False),
         sa.PrimaryKeyConstraint("owner_id", "sha256"),
     )
-    op.create_table(
+    create_table(
         "threadkeep_branches",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -38,8 +38,8 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("owner_id", "id"),
     )
-    op.create_index("uq_threadkeep_branches_name", "threadkeep_branches", ["owner_id", "session_id", "name"], unique=True)
-    op.create_table(
+    create_index("uq_threadkeep_branches_name", "threadkeep_branches", ["owner_id", "session_id", "name"], unique=True)
+    create_table(
         "threadkeep_calls",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -56,8 +56,8 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("owner_id", "id"),
     )
-    op.create_index("ix_threadkeep_calls_session", "threadkeep_calls", ["owner_id", "session_id", "id"], unique=False)
-    op.create_table(
+    create_index("ix_threadkeep_calls_session", "threadkeep_calls", ["owner_id", "session_id", "id"])
+    create_table(
         "threadkeep_messages",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("branch_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -78,9 +78,9 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("owner_id", "branch_id", "seq"),
     )
-    op.create_index("ix_threadkeep_messages_shown", "threadkeep_messages", ["owner_id", "branch_id", "cum_shown", "seq"], unique=False)
-    op.create_index("uq_threadkeep_messages_key", "threadkeep_messages", ["owner_id", "branch_id", "key"], unique=True)
-    op.create_table(
+    create_index("ix_threadkeep_messages_shown", "threadkeep_messages", ["owner_id", "branch_id", "cum_shown", "seq"])
+    create_index("uq_threadkeep_messages_key", "threadkeep_messages", ["owner_id", "branch_id", "key"], unique=True)
+    create_table(
         "threadkeep_owners",
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("name", Name(length=255), nullable=False),
@@ -89,7 +89,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
-    op.create_table(
+    create_table(
         "threadkeep_pins",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("branch_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -98,7 +98,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner_id", "branch_id", "seq"),
         sqlite_with_rowid=False,
     )
-    op.create_table(
+    create_table(
         "threadkeep_sessions",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -114,9 +114,9 @@ def upgrade() -> None:
         sa.Column("expires_us", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("owner_id", "id"),
     )
-    op.create_index("ix_threadkeep_sessions_updated", "threadkeep_sessions", ["owner_id", "updated_us", "id"], unique=False)
-    op.create_index("uq_threadkeep_sessions_name", "threadkeep_sessions", ["owner_id", "name"], unique=True)
-    op.create_table(
+    create_index("ix_threadkeep_sessions_updated", "threadkeep_sessions", ["owner_id", "updated_us", "id"])
+    create_index("uq_threadkeep_sessions_name", "threadkeep_sessions", ["owner_id", "name"], unique=True)
+    create_table(
         "threadkeep_summaries",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("branch_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -130,7 +130,7 @@ def upgrade() -> None:
         sa.Column("made_at_seq", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("owner_id", "branch_id", "recipe", "level", "first_seq"),
     )
-    op.create_table(
+    create_table(
         "threadkeep_terms",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("branch_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -141,7 +141,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner_id", "branch_id", "term", "seq"),
         sqlite_with_rowid=False,
     )
-    op.create_table(
+    create_table(
         "threadkeep_turns",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("session_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -157,8 +157,8 @@ def upgrade() -> None:
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("owner_id", "session_id", "id"),
     )
-    op.create_index("ix_threadkeep_turns_user", "threadkeep_turns", ["owner_id", "session_id", "user_seq"], unique=False)
-    op.create_table(
+    create_index("ix_threadkeep_turns_user", "threadkeep_turns", ["owner_id", "session_id", "user_seq"])
+    create_table(
         "threadkeep_upkeep",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("branch_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -170,7 +170,7 @@ def upgrade() -> None:
         sa.Column("error", LongText, nullable=True),
         sa.PrimaryKeyConstraint("owner_id", "branch_id", "kind"),
     )
-    op.create_table(
+    create_table(
         "threadkeep_vectors",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("branch_id", sa.BigInteger(), autoincrement=False, nullable=False),

@@ -6,6 +6,7 @@ import sys
 import sqlalchemy as sa
 from alembic import op
 
+from threadkeep.stores.migrations.steps import create_index, create_table
 from threadkeep.stores.types import Name
 
 revision = "0002"
@@ -15,7 +16,7 @@ PAGE = 1000
 
 
 def upgrade() -> None:
-    tags = op.create_table(
+    tags = create_table(
         "threadkeep_tags",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("branch_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -24,7 +25,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner_id", "branch_id", "tag", "seq"),
         sqlite_with_rowid=False,
     )
-    importances = op.create_table(
+    importances = create_table(
         "threadkeep_importances",
         sa.Column("owner_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("branch_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -33,7 +34,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner_id", "branch_id", "seq"),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_threadkeep_messages_role", "threadkeep_messages", ["owner_id", "branch_id", "role", "seq"], unique=False)
+    create_index("ix_threadkeep_messages_role", "threadkeep_messages", ["owner_id", "branch_id", "role", "seq"])
     _fill(op.get_bind(), tags, importances)
 
 
