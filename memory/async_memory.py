@@ -26,8 +26,8 @@ from threadkeep.memory.spending import SpendCap
 from threadkeep.memory.threads import Threads
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.tool_loop import MOST_ROUNDS, Approve
-from threadkeep.memory.turn import WAIT_SECONDS, waits
 from threadkeep.memory.upkeep import Upkept
+from threadkeep.memory.waiting import WAIT_SECONDS, Policy, waits
 from threadkeep.stores.appending import Appended
 from threadkeep.stores.ledger import CallRow, Used
 from threadkeep.stores.queries import Listed
@@ -65,6 +65,7 @@ class AsyncSession:
         instructions: str | None = None,
         metadata: JSON | None = None,
         strategy: Strategy | None = None,
+        policy: Policy = "wait",
         timeout: float = WAIT_SECONDS,
     ) -> AsyncTurn:
         """`Session.turn`: `async with session.turn(text) as turn: … await turn.finish(reply)`."""
@@ -78,6 +79,7 @@ class AsyncSession:
             instructions=instructions,
             metadata=metadata,
             strategy=strategy,
+            policy=policy,
             timeout=timeout,
         )
         return AsyncTurn(turn, self._threads)
@@ -95,6 +97,7 @@ class AsyncSession:
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
+        policy: Policy = "wait",
         timeout: float = WAIT_SECONDS,
     ) -> AsyncStream:
         """`Session.stream`: `async with session.stream(text) as stream: async for event in stream: …`."""
@@ -109,6 +112,7 @@ class AsyncSession:
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,
+            policy=policy,
             timeout=timeout,
         )
         return AsyncStream(stream, AsyncTurn(stream.turn, self._threads))
@@ -126,6 +130,7 @@ class AsyncSession:
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
+        policy: Policy = "wait",
         timeout: float = WAIT_SECONDS,
     ) -> Reply:
         """`Session.chat`."""
@@ -140,6 +145,7 @@ class AsyncSession:
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,
+            policy=policy,
             timeout=timeout,
         ) as stream:
             async for _ in stream:

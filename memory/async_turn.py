@@ -20,7 +20,8 @@ from threadkeep.memory.message import MessageLike
 from threadkeep.memory.runner import BesideLoop
 from threadkeep.memory.stream import Stream
 from threadkeep.memory.threads import Threads
-from threadkeep.memory.turn import Turn, waits
+from threadkeep.memory.turn import Turn
+from threadkeep.memory.waiting import waits
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class AsyncTurn:
     async def begin(self) -> None:
         """Take the lease; the wait for it takes no thread."""
         prepared = await self._run(self._turn.prepare)
-        for pause in waits(self._turn.timeout):
+        for pause in waits(self._turn.patience):
             try:
                 if await self._run(partial(self._turn.try_begin, prepared)):
                     return
@@ -89,6 +90,11 @@ class AsyncTurn:
     def reply(self) -> Reply | None:
         """The reply, once there is one; at once where the same key was answered before."""
         return self._turn.reply
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another has taken the session from this turn, as `Turn.superseded` says it."""
+        return self._turn.superseded
 
     @property
     def context(self) -> Context:

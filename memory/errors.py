@@ -6,6 +6,7 @@
     ├── CannotFit           (ValueError)    give a larger budget, or shorter instructions, pins or message
     ├── Conflict            (RuntimeError)  wait, or answer the other turn's caller
     │   ├── LeaseLost                       another holder has the session: stop, do not retry the write
+    │   │   └── Superseded                  it was taken on purpose: nobody waits for this reply any more
     │   └── KeyReused                       use a new key for new content
     ├── NotFound            (LookupError)   no such session, entry or turn for this owner
     ├── StoreError          (RuntimeError)  the database did not do what was asked; nothing was written
@@ -81,6 +82,10 @@ class Conflict(ThreadkeepError, RuntimeError):
 
 class LeaseLost(Conflict):
     """This holder's lease ended and another took the session: nothing more of it is written."""
+
+
+class Superseded(LeaseLost):
+    """A turn with policy="supersede" took the session, or took this one up again under its key. What was said is stored as interrupted."""
 
 
 class KeyReused(Conflict):

@@ -20,8 +20,9 @@ from threadkeep.memory.setup import Setup
 from threadkeep.memory.stream import Stream
 from threadkeep.memory.tool_loop import MOST_ROUNDS, Approve, Rounds
 from threadkeep.memory.tools import Toolbox
-from threadkeep.memory.turn import WAIT_SECONDS, Turn, waits
+from threadkeep.memory.turn import Turn
 from threadkeep.memory.upkeep import Upkept
+from threadkeep.memory.waiting import WAIT_SECONDS, Policy, waits
 from threadkeep.stores.appending import Appended
 from threadkeep.stores.ledger import CallRow
 from threadkeep.stores.rows import Prepared
@@ -54,6 +55,7 @@ class Session:
         instructions: str | None = None,
         metadata: JSON | None = None,
         strategy: Strategy | None = None,
+        policy: Policy = "wait",
         timeout: float = WAIT_SECONDS,
     ) -> Turn:
         """A turn that the caller answers with a client of his own: `with session.turn(text) as turn: … turn.finish(reply)`.
@@ -68,7 +70,9 @@ class Session:
             instructions: in place of the session's.
             metadata: kept with the user's message, as `append` does.
             strategy: in place of the memory's.
-            timeout: seconds to wait for another turn of this session; 0 does not wait.
+            policy: what to do while another turn holds the session: `wait` for it, `reject` this one at once, or `supersede` the other:
+                take the session from it, what it had said being stored as interrupted; where it has the same key, take it up again.
+            timeout: seconds to wait for another turn of this session; 0 does not wait. The other policies never wait.
 
         Raises (on entering):
             Conflict: another turn held the session for all that time.
@@ -88,6 +92,7 @@ class Session:
             instructions=self._instructions if instructions is None else instructions,
             metadata=metadata,
             strategy=strategy,
+            policy=policy,
             timeout=timeout,
         )
 
@@ -104,6 +109,7 @@ class Session:
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
+        policy: Policy = "wait",
         timeout: float = WAIT_SECONDS,
     ) -> Stream:
         """A turn that the backend answers, event by event: `with session.stream(text) as stream: for event in stream: …`.
@@ -117,6 +123,7 @@ class Session:
             max_rounds: how often the model may call functions; after that it is asked once more, and may call none.
 
         Raises (while it is read):
+            Superseded: another turn took the session, with `policy="supersede"`.
             Truncated: the reply was cut by `max_tokens` inside what `response_format` asks for.
             InvalidReply: the reply is not what `response_format` asks for.
         """
@@ -131,6 +138,7 @@ class Session:
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,
+            policy=policy,
             timeout=timeout,
         )
         _ = self._setup.backend  # where there is none, that is said before anything is stored
@@ -149,6 +157,7 @@ class Session:
         max_tokens: int | None = None,
         instructions: str | None = None,
         metadata: JSON | None = None,
+        policy: Policy = "wait",
         timeout: float = WAIT_SECONDS,
     ) -> Reply:
         """A turn that the backend answers, as one reply. Arguments as for `stream`."""
@@ -163,6 +172,7 @@ class Session:
             max_tokens=max_tokens,
             instructions=instructions,
             metadata=metadata,
+            policy=policy,
             timeout=timeout,
         ) as stream:
             for _ in stream:

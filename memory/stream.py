@@ -1,7 +1,8 @@
 """A reply as it comes: events from the backend, drafts on disk, tools run in between, and at the end, whole or cut, an entry."""
 
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 from threadkeep.backends.base import Event, Finish, Reply, Usage
 from threadkeep.memory.asking import Asking
 from threadkeep.memory.context import Context
-from threadkeep.memory.errors import BackendError, Conflict, InvalidReply, StoreBusy, ThreadkeepError, Truncated
+from threadkeep.memory.errors import BackendError, Conflict, InvalidReply, LeaseLost, StoreBusy, ThreadkeepError, Truncated
 from threadkeep.memory.history import Status
 from threadkeep.memory.message import Message, ToolCall
 from threadkeep.memory.runner import Runner
@@ -40,6 +41,10 @@ class Said:
     def text(self) -> str:
         return "".join(self.texts)
 
+    def so_far(self) -> Message | None:
+        """None: nothing yet."""
+        return self.message() if self else None
+
     def message(self) -> Message:
         return Message.assistant(self.text if self.texts or not self.calls else None, tool_calls=self.calls)
 
@@ -47,7 +52,8 @@ class Said:
 class Stream:
     """A reply as it comes: a context manager that yields `Event`s. Leaving early stores what was said, as interrupted.
 
-    Where the model calls functions, they are run between its events, and an event tells each result.
+    Where the model calls functions, they are run between its events, and an event tells each result. Where another turn takes the session
+    (`policy="supersede"`), the model is stopped, and reading on raises `Superseded`.
     """
 
     def __init__(self, turn: Turn, rounds: Rounds) -> None:
@@ -58,6 +64,9 @@ class Stream:
         self._said = Said()
         self._context: Context | None = None
         self._left = threading.Event()
+        self._reading = threading.Lock()
+        self._stopped: BaseException | None = None
+        turn.lease.when_lost = _weak(self._stop)
 
     def __enter__(self) -> Self:
         self.turn.__enter__()
@@ -92,9 +101,13 @@ class Stream:
         if self._events is None:
             raise Conflict("the stream is not open: write `with session.stream(…) as stream:` and read it inside, once")
         try:
-            event = self._next()
-            if event is not None and not self.left:  # what comes after leaving reaches nobody
-                self._take(event)
+            with self._reading:
+                event = self._next()
+                if event is not None and not self.left:  # what comes after leaving reaches nobody
+                    self._take(event)
+            if event is not None and not self.left:
+                if self.turn.superseded:  # since then: nobody else stops the model
+                    self._stop()
                 return event
         except BaseException:
             self.close()
@@ -121,7 +134,9 @@ class Stream:
 
         Raises:
             Conflict: it is not over yet, or ended before anything was said.
+            LeaseLost: another has taken the session.
         """
+        self._check()
         if self.turn.reply is None:
             raise Conflict("there is no reply: read the stream to its end first; or it was left before anything was said")
         return self.turn.reply
@@ -144,22 +159,43 @@ class Stream:
         """Stop the model and store what was said; does nothing once the stream is over."""
         if self._events is None:
             return
-        events, self._events = self._events, None
         try:
-            stop = getattr(events, "close", None)
-            if stop is not None:
-                stop()
+            with self._reading:
+                self._close_events()
         finally:
+            self._events = None
             self._store()
 
+    def _stop(self) -> None:
+        """Another took the session: stop the model at once, unless it is being read; then its reader sees it at the next event."""
+        if self._reading.acquire(blocking=False):
+            try:
+                self._close_events()
+            except Exception as error:  # noqa: BLE001  # the reader is told, when he reads on
+                self._stopped = error
+            finally:
+                self._reading.release()
+
+    def _close_events(self) -> None:
+        stop = getattr(self._events, "close", None)
+        if stop is not None:
+            stop()
+
     def _ask(self) -> None:
+        self.turn.lease.says(self._said.so_far)
         self._asking = Asking(self.turn)
         self._events = self._asking
 
     def _next(self) -> Event | None:
-        """The next event, of the model or of a tool; None: there are no more, or the stream was left."""
+        """The next event, of the model or of a tool; None: there are no more, or the stream was left.
+
+        Raises:
+            LeaseLost: another has taken the session.
+        """
         while self._events is not None and not self.left:
+            self._check()
             event = next(self._events, None)
+            self._check()
             if event is not None:
                 return event
             if self._asking is None and self.turn.reply is None:
@@ -184,13 +220,19 @@ class Stream:
         self.turn.choose_tool(self._rounds.next_choice())
 
     def _results(self, calls: Sequence[ToolCall]) -> Iterator[Event]:
-        with closing(self._rounds.results(calls, lambda: self.left)) as results:
+        with closing(self._rounds.results(calls, lambda: self.left or self.turn.superseded)) as results:
             for message in results:
                 self.turn.append(message)
                 yield Event(tool_result=message)
 
+    def _check(self) -> None:
+        """Raise if another has taken the session."""
+        if self.turn.reply is None and self.turn.lease.lost is not None:
+            raise self.turn.lease.lost from self._stopped
+
     def _take(self, event: Event) -> None:
-        self._said.take(event)
+        with self.turn.lease.delivering():
+            self._said.take(event)
         if self.turn.reply is None and self._said:
             with suppress(StoreBusy):  # the next event tries again
                 self.turn.save_draft(self._said.message)
@@ -217,7 +259,12 @@ class Stream:
                 return None
             status, parsed, problem = self._judged()
             usage = said.usage or asking.usage
-            self.turn.end(said.message(), status, usage, said.finish, asking.backend.name, parsed, asking.route)
+            try:
+                self.turn.end(said.message(), status, usage, said.finish, asking.backend.name, parsed, asking.route)
+            except LeaseLost:
+                if usage is not None:
+                    self.turn.note(asking.backend.name, usage, "interrupted")
+                raise
             return problem
         finally:
             try:
@@ -235,3 +282,15 @@ class Stream:
             return
         if self._said.finish is None and self._asking is not None:
             raise BackendError(f"{self._asking.backend.name} stopped without saying why; what it had said is stored as interrupted")
+
+
+def _weak(method: Callable[[], None]) -> Callable[[], None]:
+    """The same, without keeping its object alive: a stream that nobody refers to any more stops its model."""
+    found = weakref.WeakMethod(method)
+
+    def call() -> None:
+        method = found()
+        if method is not None:
+            method()
+
+    return call

@@ -4,7 +4,6 @@ Beginning appends the user's message, safe on disk before any model is called; f
 lease. A turn that ends without a reply can be taken up again under the same key.
 """
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -19,14 +18,15 @@ from threadkeep.memory.completion import as_mapping, read_finish, read_model, re
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import Conflict, InvalidSetting, LeaseLost
 from threadkeep.memory.history import Entry, Status
-from threadkeep.memory.holder import is_dead, new_holder
-from threadkeep.memory.leases import keeper
+from threadkeep.memory.holder import is_dead
+from threadkeep.memory.leases import Lease, Takeover, keeper
 from threadkeep.memory.manifest import text_of
 from threadkeep.memory.message import JSON, Message, MessageLike, read_message
 from threadkeep.memory.response_format import ResponseFormat
 from threadkeep.memory.routing import Routing, assemble_for
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.spending import embedding_call, new_call
+from threadkeep.memory.waiting import WAIT_SECONDS, Policy, read_policy, waits
 from threadkeep.stores.ledger import NewCall
 from threadkeep.stores.rows import Prepared, encode
 from threadkeep.stores.turns import Answered, Busy, Held
@@ -34,10 +34,6 @@ from threadkeep.strategies.base import Strategy
 
 DRAFT_SECONDS = 1.0
 """How much of a reply a dying process may lose."""
-WAIT_SECONDS = 30.0
-"""How long a turn waits for another one of its session, unless told otherwise."""
-FIRST_LOOK, LONGEST_LOOK = 0.005, 0.25
-"""Seconds between two looks whether the session is free: the first, doubled until the longest."""
 
 
 class Turn:
@@ -62,6 +58,7 @@ class Turn:
         instructions: str | None = None,
         metadata: JSON | None = None,
         strategy: Strategy | None = None,
+        policy: Policy = "wait",
         timeout: float = WAIT_SECONDS,
     ) -> None:
         self._setup = setup
@@ -80,9 +77,10 @@ class Turn:
             "instructions": instructions,
             "strategy": strategy,
         }
-        self.timeout = timeout
+        self._policy = read_policy(policy)
+        self.patience = timeout if self._policy == "wait" else 0
         """Seconds to wait for another turn of the session."""
-        self._held: Held | None = None
+        self.lease = Lease(setup.store)
         self._reply: Reply | None = None
         self._routing: Routing | None = None
         self._context: Context | None = None
@@ -97,7 +95,7 @@ class Turn:
 
     def __enter__(self) -> Self:
         prepared = self.prepare()
-        for pause in waits(self.timeout):
+        for pause in waits(self.patience):
             if self.try_begin(prepared):
                 return self
             time.sleep(pause)
@@ -116,38 +114,52 @@ class Turn:
         return embedded
 
     def try_begin(self, prepared: Prepared) -> bool:
-        """Begin the turn if nobody else holds the session; whether it began."""
-        begun = self._setup.store.begin_turn(
-            self._owner,
-            self._name,
-            prepared,
-            key=self._key,
-            holder=new_holder(),
-            tokenizer=self._setup.counting.name,
-            is_dead=is_dead,
-            settle_draft=self._setup.prepare_draft,
-            call=self._embedding,
-        )
-        if isinstance(begun, Busy):
-            self.id = begun.turn_id
-            return False
-        self.id = begun.turn_id
-        if isinstance(begun, Answered):
-            self._reply = replace(_reply_of(begun.reply), parsed=self._parsed(begun.reply.message))
-            return True
-        self._held = begun
+        """Begin the turn if nobody else holds the session, or if it may be taken from him; whether it began."""
+        keeper.hold(self.lease)  # before it is known to others
+        try:
+            with Takeover() as takeover:
+                begun = self._setup.store.begin_turn(
+                    self._owner,
+                    self._name,
+                    prepared,
+                    key=self._key,
+                    holder=self.lease.holder,
+                    tokenizer=self._setup.counting.name,
+                    is_dead=is_dead,
+                    settle_draft=self._setup.prepare_draft,
+                    supersede=takeover if self._policy == "supersede" else None,
+                    call=self._embedding,
+                )
+                self.id = begun.turn_id
+                if isinstance(begun, Held):
+                    self.lease.begin(begun)
+                    takeover.done(begun)
+            if isinstance(begun, Answered):
+                self._reply = replace(_reply_of(begun.reply), parsed=self._parsed(begun.reply.message))
+            elif isinstance(begun, Held):
+                self._begin(begun)
+        except BaseException:
+            self.release()
+            raise
+        finally:
+            if self.lease.held is None:
+                keeper.let_go(self.lease)
+        return not isinstance(begun, Busy)
+
+    def _begin(self, held: Held) -> None:
         self._draft_saved = time.monotonic()
-        if begun.retried:
-            with self._setup.store.history_of(begun.session) as history:
-                said = history.between(begun.user.seq + 1, begun.session.head.seq)
+        if held.retried:
+            with self._setup.store.history_of(held.session) as history:
+                said = history.between(held.user.seq + 1, held.session.head.seq)
             self._replaced = frozenset(entry.seq for entry in said if entry.status == "interrupted")
-        keeper.hold(self)
-        return True
 
     def still_busy(self) -> Conflict:
-        """The error for having waited in vain."""
+        """The error for having waited in vain, or not at all."""
+        held = f"session {self._name!r} is held by turn {self.id}"
+        if self._policy == "reject":
+            return Conflict(f"{held}, and policy='reject' waits for none: wait for it (policy='wait'), or take the session ('supersede')")
         return Conflict(
-            f"session {self._name!r} is held by turn {self.id}, and {self.timeout:g} s of waiting have passed: "
+            f"{held}, and {self.patience:g} s of waiting have passed: "
             "try again, or wait longer (timeout=…). Within a turn, append with turn.append()"
         )
 
@@ -158,9 +170,17 @@ class Turn:
         Raises:
             Conflict: the turn has not begun, or is over.
         """
-        if self._held is None:
+        if self.lease.held is None:
             raise Conflict("the turn is not held: use it inside `with session.turn(…) as turn:`, and finish it once")
-        return self._held
+        return self.lease.held
+
+    @property
+    def superseded(self) -> bool:
+        """Whether another has taken the session from this turn: nothing more of it is stored, and what is written raises `LeaseLost`.
+
+        Asks no database: it is known at once where the other is of this process, otherwise within about a second.
+        """
+        return self.lease.lost is not None
 
     @property
     def user(self) -> Entry:
@@ -179,7 +199,9 @@ class Turn:
         Raises:
             CannotFit: no valid context exists within the budget.
             SpendCapReached: the call could cost more than may be spent.
+            LeaseLost: another has taken the session.
         """
+        self.lease.check()
         if self._context is not None:
             return self._context
         if self._setup.has_backend:
@@ -206,8 +228,8 @@ class Turn:
 
     def note(self, model: str, usage: Usage, outcome: str) -> None:
         """Store the ledger's line of a call that came to nothing."""
-        if self._held is not None:
-            self._setup.account(self._held.session).note(new_call("reply", model, usage, outcome), self.id)
+        if self.lease.held is not None:
+            self._setup.account(self.lease.held.session).note(new_call("reply", model, usage, outcome), self.id)
 
     def _assembled(self, backend: Backend | None) -> Context:
         """The context for a backend: the memory's own, or one of several."""
@@ -244,7 +266,7 @@ class Turn:
     def append(self, *messages: MessageLike) -> list[Entry]:
         """Store what comes before the reply: calls of tools, and their results."""
         read = [read_message(message, place=f"messages[{at}]", role="assistant") for at, message in enumerate(messages)]
-        return list(self._append([self._setup.prepare(message) for message in read], {}))
+        return list(self._append([self._setup.prepare(message) for message in read], {"draft": None}))
 
     def choose_tool(self, tool_choice: str | JSON | None) -> None:
         """Ask with another `tool_choice` from now on."""
@@ -257,8 +279,14 @@ class Turn:
         return entry
 
     def draft(self, text: str) -> None:
-        """Save what was said so far, if the last saving is about a second ago. A dead process loses no more than that."""
-        self.save_draft(lambda: Message.assistant(text))
+        """Save what was said so far, if the last saving is about a second ago. A dead process loses no more than that.
+
+        Raises:
+            LeaseLost: another has taken the session, by `policy="supersede"` or after the lease had ended: stop.
+        """
+        said = Message.assistant(text)
+        self.lease.says(lambda: said)
+        self.save_draft(lambda: said)
 
     def save_draft(self, said: Callable[[], Message]) -> None:
         """The same with a message, made only when it is saved."""
@@ -298,65 +326,36 @@ class Turn:
         prepared = self._setup.prepare(message, status=status)
         self._unsaved["draft"] = prepared.body  # where storing it fails, ending the turn keeps it
         (entry,) = self._append([prepared], {"state": state, "draft": None}, call)
-        self._over()
+        self.lease.let_go()
         self._setup.upkeep.notify(self._owner, self._name)
         self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish, parsed, route)
         return self._reply
 
     def release(self) -> None:
         """End the turn without a reply, if it is still held; a saved draft becomes an interrupted entry."""
-        if self._held is not None:
-            held = self._held
-            self._over()
-            with suppress(LeaseLost):  # whoever took the session has ended this turn
-                self._setup.store.release_turn(held, self._unsaved, self._texts, self._setup.prepare_draft)
+        held = self.lease.let_go()
+        if held is not None:
+            if not self.superseded:
+                with suppress(LeaseLost):  # whoever took the session has ended this turn
+                    self._setup.store.release_turn(held, self._unsaved, self._texts, self._setup.prepare_draft)
             self._setup.upkeep.notify(self._owner, self._name)
-
-    def renew(self) -> None:
-        """Hold the lease on."""
-        if self._held is not None:
-            self._setup.store.write_turn(self._held, {})
-
-    def forget(self) -> None:
-        """Hold the turn no longer and write nothing: after a fork it is the parent's."""
-        self._held = None
 
     def _append(self, prepared: Sequence[Prepared], values: JSON, call: NewCall | None = None) -> Sequence[Entry]:
         held = self.held
-        added = self._setup.store.append_to_turn(held, prepared, {**self._unsaved, **values}, self._texts, call)
-        self._held = replace(held, session=added.session)
+        with self.lease.writing():
+            added = self._setup.store.append_to_turn(held, prepared, {**self._unsaved, **values}, self._texts, call)
+        self.lease.stored(replace(held, session=added.session))
         self._routing, self._context, self._unsaved, self._texts = None, None, {}, {}
         return added.entries
 
     def _write(self, values: JSON) -> None:
-        self._setup.store.write_turn(self.held, {**self._unsaved, **values}, self._texts)
+        with self.lease.writing():
+            self._setup.store.write_turn(self.held, {**self._unsaved, **values}, self._texts)
         self._unsaved, self._texts = {}, {}
 
     def _parsed(self, message: Message) -> object:
         """The value that a reply says, where one was asked for and it can be read."""
         return None if self.response_format is None else self.response_format.parsed(message.text)
-
-    def _over(self) -> None:
-        keeper.let_go(self)
-        self._held = None
-
-
-def waits(timeout: float) -> Iterator[float]:
-    """Seconds to sleep between looks, until `timeout` seconds have passed; at least one look.
-
-    Raises:
-        InvalidSetting: it is no number of seconds.
-    """
-    if not isinstance(timeout, int | float) or not timeout >= 0:
-        raise InvalidSetting(f"timeout={timeout!r:.80}: seconds to wait, from 0")
-    end = time.monotonic() + timeout
-    pause = FIRST_LOOK
-    while True:
-        left = end - time.monotonic()
-        yield max(0.0, min(pause * (0.5 + random.random()), left))  # spreads the waiting, guards nothing
-        if left <= 0:
-            return
-        pause = min(2 * pause, LONGEST_LOOK)
 
 
 def _reply_of(entry: Entry) -> Reply:

@@ -23,7 +23,7 @@ from threadkeep.stores.queries import Listed, SessionRow
 from threadkeep.stores.rows import Prepared
 from threadkeep.stores.schema import NAME_LENGTH
 from threadkeep.stores.turn_queries import TurnRow
-from threadkeep.stores.turns import Answered, Busy, Held
+from threadkeep.stores.turns import Answered, Busy, Held, Supersede
 from threadkeep.stores.versions import check_schema, migrate
 
 
@@ -232,15 +232,16 @@ class SQLStore:
         tokenizer: str,
         is_dead: Callable[[str], bool],
         settle_draft: Callable[[str], Prepared],
+        supersede: Supersede | None = None,
         call: NewCall | None = None,
     ) -> Held | Busy | Answered:
         """Take the session's lease and append the user's message, safe on disk; or say who has it, or what was answered.
 
-        `call`: the embedder's, for the ledger.
+        `supersede`: take it from whoever has it. `call`: the embedder's, for the ledger.
         """
         with self.write("beginning a turn") as connection:
             session = session_for_append(connection, owner, name, tokenizer)
-            begun = turns.begin(connection, session, user, key, holder, is_dead, settle_draft)
+            begun = turns.begin(connection, session, user, key, holder, is_dead, settle_draft, supersede)
             if call is not None and not isinstance(begun, Busy):
                 ledger.add_call(connection, session, begun.turn_id, call)
             return begun
@@ -264,8 +265,8 @@ class SQLStore:
             LeaseLost: another holder took the session, and has ended it.
         """
         with self.write("ending a turn") as connection:
+            session = queries.find_session_again(connection, held.session)  # locked first, as by who takes it from this holder
             turns.write(connection, held, values)
-            session = queries.find_session_again(connection, held.session)
             turn = turn_queries.find_turn(connection, held.session, held.turn_id)
             if session is not None and turn is not None:
                 turns.settle(connection, session, turn, settle_draft)
@@ -285,8 +286,8 @@ class SQLStore:
             LeaseLost: another holder took the session; nothing was written.
         """
         with self.write("appending to a turn") as connection:
+            session = queries.find_session_again(connection, held.session)  # locked first, as by who takes it from this holder
             turns.write(connection, held, values)
-            session = queries.find_session_again(connection, held.session)
             if session is None:
                 raise LeaseLost(f"session {held.session.name!r} was deleted while its turn was held")
             added = append(connection, session, prepared)

@@ -36,6 +36,7 @@ _SESSION_AND_TURN = SESSION_BY_NAME.add_columns(*(turns.c[name] for name in Turn
 )
 _TURN_BY_ID = _TURN.where(turns.c.id == bindparam("b_id"))
 _TURN_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id == bindparam("b_branch_id"))
+_HOLDER = select(turns.c.holder, turns.c.state).where(at(turns, "session_id", "id"))
 _HELD_TURN = update(turns).where(at(turns, "session_id", "id", "holder"), turns.c.state == "open")
 _ANY_TURN = update(turns).where(at(turns, "session_id", "id"))
 
@@ -57,6 +58,12 @@ def newest_turn(connection: Connection, session: SessionRow) -> TurnRow | None:
 def find_turn(connection: Connection, session: SessionRow, turn_id: int) -> TurnRow | None:
     row = connection.execute(_TURN_BY_ID, {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_id": turn_id}).one_or_none()
     return None if row is None else TurnRow._make(row)
+
+
+def holder_of(connection: Connection, owner_id: int, session_id: int, turn_id: int) -> tuple[str, str] | None:
+    """Who had a turn last, and its state; None: it is gone."""
+    row = connection.execute(_HOLDER, {"b_owner_id": owner_id, "b_session_id": session_id, "b_id": turn_id}).one_or_none()
+    return None if row is None else (row.holder, row.state)
 
 
 def turn_of(connection: Connection, session: SessionRow, user_seq: int) -> TurnRow | None:

@@ -1,15 +1,17 @@
 """How a turn begins, is held and ends, each inside one transaction.
 
 A session has at most one open turn, its newest. A turn's states: `open` while held; `done`; `interrupted`: its reply was cut and what
-was said is stored; `unanswered`: it ended without a reply. The last two can be taken up again under the same key.
+was said is stored; `unanswered`: it ended without a reply; `superseded`: another took the session from it, and what had been said, if
+anything, is stored. The last three can be taken up again under the same key.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sqlalchemy import Connection
 
-from threadkeep.memory.errors import Conflict, KeyReused, LeaseLost
+from threadkeep.memory.errors import Conflict, KeyReused, LeaseLost, Superseded
 from threadkeep.memory.history import Entry
 from threadkeep.stores import queries, turn_queries
 from threadkeep.stores.appending import append
@@ -19,6 +21,8 @@ from threadkeep.stores.turn_queries import TurnRow
 
 LEASE_US = 30_000_000
 """How long a turn is held without a sign of life, in microseconds."""
+Supersede: TypeAlias = Callable[[TurnRow, int], str | None]
+"""What the holder of an open turn had said behind the entry of this seq, as a draft; called where his session is taken from him."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +63,20 @@ def begin(
     holder: str,
     is_dead: Callable[[str], bool],
     settle_draft: Callable[[str], Prepared],
+    supersede: Supersede | None = None,
 ) -> Held | Busy | Answered:
-    """Take the session's lease and append the user's message; or say who has it, or what was answered."""
+    """Take the session's lease and append the user's message; or say what was answered, or, without `supersede`, who has the lease."""
     answered = None if key is None else _answered(connection, session, user, key)
     if answered is not None:
         return answered
     newest = turn_queries.newest_turn(connection, session)
     if newest is not None and newest.state == "open":
-        if is_alive(newest, is_dead):
+        alive = is_alive(newest, is_dead)
+        if alive and supersede is None:
             return Busy(newest.id, newest.until_us)
-        session = settle(connection, session, newest, settle_draft)
+        if alive and supersede is not None:
+            newest = newest._replace(draft=supersede(newest, session.head.seq))
+        session = settle(connection, session, newest, settle_draft, superseded=alive)
     added = append(connection, session, [user], key)
     entry = added.entries[0]
     if added.repeated:
@@ -123,13 +131,15 @@ def is_alive(turn: TurnRow, is_dead: Callable[[str], bool]) -> bool:
     return turn.until_us > now_us() and not is_dead(turn.holder)
 
 
-def settle(connection: Connection, session: SessionRow, turn: TurnRow, settle_draft: Callable[[str], Prepared]) -> SessionRow:
-    """End a dead holder's turn: what it had said becomes an interrupted entry."""
-    ended: dict[str, object] = {"draft": None, "state": "unanswered"}
+def settle(
+    connection: Connection, session: SessionRow, turn: TurnRow, settle_draft: Callable[[str], Prepared], *, superseded: bool = False
+) -> SessionRow:
+    """End a turn whose holder is dead, gives it back or is superseded: what it had said becomes an interrupted entry."""
+    ended: dict[str, object] = {"draft": None, "state": "superseded" if superseded else "interrupted" if turn.draft else "unanswered"}
     if turn.draft:
         added = append(connection, session, [settle_draft(turn.draft)])
         session = added.session
-        ended |= {"state": "interrupted", "reply_seq": added.entries[0].seq}
+        ended["reply_seq"] = added.entries[0].seq
     turn_queries.change_turn(connection, session, turn.id, ended)
     return session
 
@@ -143,7 +153,29 @@ def write(connection: Connection, held: Held, values: Mapping[str, object]) -> N
     session = held.session
     values = {"until_us": now_us() + LEASE_US, **values}
     if not turn_queries.change_held_turn(connection, session.owner_id, session.id, held.turn_id, held.holder, values):
-        raise LeaseLost(
-            f"turn {held.turn_id} of session {session.name!r} is no longer held here: its lease of {LEASE_US // 1_000_000} s "
-            "ended and another took the session, or it was deleted. Nothing more of it is stored"
-        )
+        raise why_lost(connection, held) or _ended(held)
+
+
+def why_lost(connection: Connection, held: Held) -> LeaseLost | None:
+    """The error for a holder that has its turn no more; None: it has it, or ended it itself."""
+    session = held.session
+    found = turn_queries.holder_of(connection, session.owner_id, session.id, held.turn_id)
+    if found is None:
+        return LeaseLost(f"turn {held.turn_id} of session {session.name!r} was deleted while it was held. Nothing more of it is stored")
+    holder, state = found
+    if holder != held.holder or state == "superseded":
+        return superseded(held.turn_id, session.name, again=holder != held.holder)
+    return None if state in ("open", "done") else _ended(held)
+
+
+def superseded(turn_id: int, name: str, *, again: bool) -> Superseded:
+    """The error for a turn whose session was taken: by its own key `again`, or by a later turn."""
+    how = "was taken up again under its key" if again else "was superseded by a later turn"
+    return Superseded(f"turn {turn_id} of session {name!r} {how}: what it had said is stored as interrupted, and nothing more from here")
+
+
+def _ended(held: Held) -> LeaseLost:
+    return LeaseLost(
+        f"turn {held.turn_id} of session {held.session.name!r} is no longer held here: its lease of {LEASE_US // 1_000_000} s "
+        "ended and another took the session. Nothing more of it is stored"
+    )

@@ -22,7 +22,21 @@ from threadkeep.stores.versions import VERSIONS
 from threadkeep.terminal.conversation import QUESTIONS, said
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["demo", "chat", "sessions", "show", "explain", "search", "usage", "upkeep", "migrate", "doctor", "stats", "models", "experiment"]
+COMMANDS = [
+    "demo",
+    "chat",
+    "sessions",
+    "show",
+    "explain",
+    "search",
+    "usage",
+    "upkeep",
+    "migrate",
+    "doctor",
+    "stats",
+    "models",
+    "experiment",
+]
 
 Answers = Callable[[Context], str]
 

@@ -23,7 +23,7 @@ PUBLIC_NAMES = """
     Embedder SentenceTransformerEmbedder EmbedderError SummariserError Found
     Truncated InvalidReply
     Router Candidate Price NoCandidate SpendCap SpendCapReached
-    ThreadkeepError InvalidMessage InvalidSetting CannotFit Conflict LeaseLost KeyReused NotFound
+    ThreadkeepError InvalidMessage InvalidSetting CannotFit Conflict LeaseLost Superseded KeyReused NotFound
     StoreError StoreBusy SchemaTooOld SchemaTooNew StrategyError NoBackend BackendError ModelUnavailable MissingExtra
 """.split()
 

@@ -36,7 +36,6 @@ from threadkeep import (
     TiktokenCounter,
     ToolCall,
 )
-from threadkeep.memory.leases import keeper
 from threadkeep.memory.repair import INTERRUPTED
 from threadkeep.memory.stream import Stream
 from threadkeep.promises import Asked, Log, smallest, violations, whole
@@ -784,8 +783,7 @@ class Died(Exception):
 
 def die(stream: Stream) -> None:
     """Nothing more is written, and the lease ends."""
-    keeper.let_go(stream.turn)
-    stream.turn.forget()
+    stream.turn.lease.let_go()
     with stream.turn._setup.store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE threadkeep_turns SET until_us = 0, holder = 'another|0|0|0' WHERE state = 'open'")
     with suppress(Conflict):  # the turn is held no more

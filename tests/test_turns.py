@@ -208,7 +208,7 @@ def test_a_dead_processs_turn_is_taken_up_under_its_key(url: str, session: Sessi
         lambda turn: turn.finish("too late"),
         lambda turn: turn.append(Message.assistant(None, tool_calls=[ToolCall("a", "look", "{}")])),
         lambda turn: turn.draft("too late"),
-        lambda turn: turn.renew(),
+        lambda turn: turn.lease.renew(),
     ],
     ids=["finish", "append", "draft", "renew"],
 )

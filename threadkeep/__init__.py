@@ -35,6 +35,7 @@ from threadkeep.memory.errors import (
     StoreError,
     StrategyError,
     SummariserError,
+    Superseded,
     ThreadkeepError,
     Truncated,
 )
@@ -123,6 +124,7 @@ __all__ = [
     "SummariserError",
     "SummaryRequest",
     "SummaryTree",
+    "Superseded",
     "TextPart",
     "ThreadkeepError",
     "TiktokenCounter",
