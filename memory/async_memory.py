@@ -1,10 +1,10 @@
 """The async twins of `Memory` and `Session`: the same calls, run on as many threads as the store has connections."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 from threadkeep.backends.base import Backend, Reply
 from threadkeep.embedders.base import Embedder
 from threadkeep.memory.async_turn import AsyncStream, AsyncTurn
+from threadkeep.memory.branch import Branch
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.history import Entry
@@ -32,7 +33,10 @@ from threadkeep.stores.appending import Appended
 from threadkeep.stores.ledger import CallRow, Used
 from threadkeep.stores.queries import Listed
 from threadkeep.stores.sql import SQLStore
+from threadkeep.stores.turns import Busy
 from threadkeep.strategies.base import Strategy
+
+Done = TypeVar("Done")
 
 
 class AsyncSession:
@@ -199,9 +203,35 @@ class AsyncSession:
             await asyncio.sleep(pause)
         raise self._session.still_held(timeout)
 
-    async def entries(self, after: int = 0, limit: int = 100) -> list[Entry]:
+    async def fork(self, name: str, *, at: int | None = None, timeout: float = WAIT_SECONDS) -> Branch:
+        """`Session.fork`; the wait for a turn takes no thread."""
+        return await self._when_free(self._session.to_fork(name, at), timeout)
+
+    async def edit(
+        self, seq: int, message: MessageLike, *, name: str | None = None, metadata: JSON | None = None, timeout: float = WAIT_SECONDS
+    ) -> Entry:
+        """`Session.edit`; the wait for a turn takes no thread."""
+        return await self._when_free(await self._threads.run(lambda: self._session.to_edit(seq, message, name, metadata)), timeout)
+
+    async def switch(self, name: str, *, timeout: float = WAIT_SECONDS) -> Branch:
+        """`Session.switch`; the wait for a turn takes no thread."""
+        return await self._when_free(self._session.to_switch(name), timeout)
+
+    async def branches(self, after: str | None = None, limit: int = 100) -> list[Branch]:
+        """`Session.branches`."""
+        return await self._threads.run(lambda: self._session.branches(after, limit))
+
+    async def _when_free(self, work: Callable[[], Done | Busy], timeout: float) -> Done:
+        for pause in waits(timeout):
+            done = await self._threads.run(work)
+            if not isinstance(done, Busy):
+                return done
+            await asyncio.sleep(pause)
+        raise self._session.never_free(timeout)
+
+    async def entries(self, after: int = 0, limit: int = 100, *, branch: str | None = None) -> list[Entry]:
         """`Session.entries`."""
-        return await self._threads.run(lambda: self._session.entries(after, limit))
+        return await self._threads.run(lambda: self._session.entries(after, limit, branch=branch))
 
     async def search(self, text: str, k: int = 10, *, scope: Scope = "session") -> list[Found]:
         """`Session.search`."""

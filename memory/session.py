@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from threadkeep.backends.base import Backend, Reply
+from threadkeep.memory.branching import Branching
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import Conflict, InvalidSetting
@@ -31,7 +32,7 @@ from threadkeep.stores.turns import Busy
 from threadkeep.strategies.base import Strategy
 
 
-class Session:
+class Session(Branching):
     """One conversation of one owner. Made by `Memory.session`; any number of handles may name the same one."""
 
     def __init__(self, setup: Setup, name: str, owner: str, instructions: str | None = None) -> None:
@@ -298,15 +299,16 @@ class Session:
         """The error for having waited in vain."""
         return Conflict(f"a turn held session {self.name!r} for {timeout:g} s: within that turn, append with turn.append()")
 
-    def entries(self, after: int = 0, limit: int = 100) -> list[Entry]:
-        """A page of the log, oldest first: at most `limit` entries behind seq `after`.
+    def entries(self, after: int = 0, limit: int = 100, *, branch: str | None = None) -> list[Entry]:
+        """A page of the log, oldest first: at most `limit` entries behind seq `after`; of the active branch, or of the one named.
 
         Raises:
-            NotFound: there is no such session.
+            NotFound: there is no such session, or no such branch of it.
         """
         if not isinstance(after, int):
             raise InvalidSetting(f"entries(after={after!r:.80}): an entry's seq, or 0")
-        return self._setup.store.entries(self.owner, self.name, after=max(0, after), limit=check_limit(limit))
+        named = None if branch is None else check_name(branch, "a branch's name")
+        return self._setup.store.entries(self.owner, self.name, after=max(0, after), limit=check_limit(limit), branch=named)
 
     def search(self, text: str, k: int = 10, *, scope: Scope = "session") -> list[Found]:
         """What was said about a text: entries as `Recall` ranks them, each with what its score is made of.

@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from dataclasses import replace
 from datetime import datetime
 
@@ -18,9 +19,10 @@ from threadkeep.memory.fitting import Profile
 from threadkeep.memory.history import Status
 from threadkeep.memory.manifest import Manifest
 from threadkeep.memory.message import JSON, Message
-from threadkeep.memory.spending import Account, SpendCap
+from threadkeep.memory.spending import Account, SpendCap, embedding_call
 from threadkeep.memory.tokens import TokenCounter
 from threadkeep.memory.upkeep import Upkeep
+from threadkeep.stores.ledger import NewCall
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared, Vector, prepare
 from threadkeep.stores.sql import SQLStore, check_name
@@ -148,6 +150,13 @@ class Setup:
                 _log.warning("turns go on without vectors until the embedder works again, and upkeep embeds their messages: %s", error)
             return prepared
         return replace(prepared, vector=Vector(self.model, vector))
+
+    def prepare_user(self, message: Message, metadata: JSON | None) -> tuple[Prepared, NewCall | None]:
+        """A user's message ready to be stored, with its vector, and the embedder's call for the ledger, where it was asked."""
+        prepared = self.prepare(message, metadata=metadata)
+        began = time.perf_counter()
+        embedded = self.embed(prepared)
+        return embedded, None if embedded.vector is None else embedding_call(self.embedder, prepared.tokens, began)
 
     def prepare_draft(self, draft: str) -> Prepared:
         """A dead holder's draft as the interrupted entry that it becomes."""

@@ -45,10 +45,7 @@ def session_for_append(connection: Connection, owner: str, name: str, tokenizer:
     """The session, locked; made with its owner and first branch where it is new."""
     found = queries.find_session(connection, owner, name, lock=True)
     if found is not None:
-        if found.tokenizer not in (tokenizer, MIXED):
-            queries.set_tokenizer(connection, found, MIXED)
-            return replace(found, tokenizer=MIXED)
-        return found
+        return counted_by(connection, found, tokenizer)
     now = now_us()
     owner_id = queries.find_owner(connection, owner)
     if owner_id is None:
@@ -88,6 +85,14 @@ def session_for_append(connection: Connection, owner: str, name: str, tokenizer:
     return SessionRow(owner_id, session_id, branch_id, name, tokenizer, CLIP_TOKENS, 0, (Segment(branch_id, 1, 0, 0),), Head())
 
 
+def counted_by(connection: Connection, session: SessionRow, tokenizer: str) -> SessionRow:
+    """The session, some of its entries now counted by this tokenizer."""
+    if session.tokenizer in (tokenizer, MIXED):
+        return session
+    queries.set_tokenizer(connection, session, MIXED)
+    return replace(session, tokenizer=MIXED)
+
+
 def append(connection: Connection, session: SessionRow, prepared: Sequence[Prepared], key: str | None = None) -> Appended:
     """Write messages behind the head, all or none.
 
@@ -98,9 +103,14 @@ def append(connection: Connection, session: SessionRow, prepared: Sequence[Prepa
     if key is not None:
         known = queries.find_key(connection, session, key)
         if known is not None:
-            seq, before = known
+            seq, before, upto = known
             if before != fingerprint:
                 raise KeyReused(f"the key {key!r} was used for other content, at entry {seq} of session {session.name!r}: take a new key")
+            if seq + len(prepared) - 1 > upto:
+                raise KeyReused(
+                    f"the key {key!r} was used for these {len(prepared)} messages, from entry {seq} of session {session.name!r} on, and "
+                    f"this branch was forked in their middle, at entry {upto}: take a new key"
+                )
             return Appended(session, tuple(queries.entries_between(connection, session, seq, seq + len(prepared) - 1)), repeated=True)
     now = now_us()
     head = session.head

@@ -10,6 +10,7 @@ from threadkeep.memory.errors import InvalidMessage
 from threadkeep.memory.history import Entry, Head
 from threadkeep.memory.log import follow
 from threadkeep.stores import queries
+from threadkeep.stores.branching import head_at
 from threadkeep.stores.findings import Check, Finding, fault
 from threadkeep.stores.queries import SessionRow, at, read_session
 from threadkeep.stores.schema import branches, owners, sessions, terms
@@ -113,7 +114,7 @@ def _examine(store: SQLStore, branch: _Branch) -> tuple[_Found, _Found]:
     totals, words = _Found(), _Found()
     own, counted = branch.row.segments[-1], dict[int, tuple[int, int]]()
     with store.read("reading a log") as connection:
-        head = _head_before(connection, branch.row)
+        head = head_at(connection, branch.row, branch.row.segments[-1].first - 1)
     for number, first in enumerate(range(own.first, own.last + 1, PAGE)):
         last = min(first + PAGE - 1, own.last)
         with store.read("reading a log") as connection:
@@ -129,21 +130,6 @@ def _examine(store: SQLStore, branch: _Branch) -> tuple[_Found, _Found]:
     if not totals.findings and (stored := replace(branch.row.head, leading=min(branch.row.head.leading, head.seq))) != head:
         totals.add(fault(f"{branch.said} ends with {head}, and its row says {stored}"))
     return totals, words
-
-
-def _head_before(connection: Connection, row: SessionRow) -> Head:
-    """The head that a branch's own first entry came behind: of a fork, that of the entry it was forked at."""
-    upto = row.segments[-1].first - 1
-    if upto == 0:
-        return Head()
-    (at_fork,) = queries.entries_of(connection, row, [upto])
-    leading = min(row.head.leading, upto)
-    group = queries.entries_between(connection, row, at_fork.group_seq, upto)
-    before = group[0].cum_tokens - (0 if group[0].seq <= leading else group[0].tokens), group[0].start
-    head = Head(group[0].seq - 1, *before, turn_seq=at_fork.turn_seq, leading=min(leading, group[0].seq - 1))
-    for entry in group:
-        _, head = follow(head, entry.message, entry.tokens, entry.shown_tokens)
-    return replace(head, turn_seq=at_fork.turn_seq)
 
 
 def _followed(branch: _Branch, head: Head, entry: Entry, found: _Found) -> Head:

@@ -62,8 +62,10 @@ _SESSION = select(
 # The owner's id by a query of its own: joined, SQLite reads all owners where its statistics, even old ones, say that they are few.
 _OWNER_ID = select(owners.c.id).where(owners.c.name == bindparam("b_owner")).scalar_subquery()
 SESSION_BY_NAME = _SESSION.where(sessions.c.owner_id == _OWNER_ID, sessions.c.name == bindparam("b_name"))
-_SESSION_LOCKED = SESSION_BY_NAME.with_for_update(of=branches)
-_SESSION_BY_ID = _SESSION.where(at(sessions, "id")).with_for_update(of=branches)
+_BOTH = (sessions, branches)
+_SESSION_BY_NAME_LOCKED = SESSION_BY_NAME.with_for_update(of=_BOTH)
+_SESSION_BY_ID = _SESSION.where(at(sessions, "id"))
+_SESSION_BY_ID_LOCKED = _SESSION_BY_ID.with_for_update(of=_BOTH)
 _MOVE_HEAD = update(branches).where(at(branches, "id"))
 _TOUCH = update(sessions).where(at(sessions, "id"))
 
@@ -78,14 +80,28 @@ def add_owner(connection: Connection, owner_id: int, name: str, now: int) -> Non
 
 def find_session(connection: Connection, owner: str, name: str, *, lock: bool = False) -> SessionRow | None:
     """The session and the head of its active branch; with `lock`, held until the transaction ends."""
-    found = connection.execute(_SESSION_LOCKED if lock else SESSION_BY_NAME, {"b_owner": owner, "b_name": name}).one_or_none()
+    values = {"b_owner": owner, "b_name": name}
+    if lock:
+        return _lock_session(connection, _SESSION_BY_NAME_LOCKED, SESSION_BY_NAME, values)
+    found = connection.execute(SESSION_BY_NAME, values).one_or_none()
     return None if found is None else read_session(found)
 
 
 def find_session_again(connection: Connection, session: SessionRow) -> SessionRow | None:
     """The same session as it is now, locked; None if it was deleted."""
-    found = connection.execute(_SESSION_BY_ID, {"b_owner_id": session.owner_id, "b_id": session.id}).one_or_none()
-    return None if found is None else read_session(found)
+    values = {"b_owner_id": session.owner_id, "b_id": session.id}
+    return _lock_session(connection, _SESSION_BY_ID_LOCKED, _SESSION_BY_ID, values)
+
+
+def _lock_session(connection: Connection, locking: Select[Any], looking: Select[Any], values: Mapping[str, object]) -> SessionRow | None:
+    """A session with its active branch, both locked: who holds them knows that no other branch becomes the active one.
+
+    PostgreSQL gives no row where that happened while this waited for the locks: then it is asked again.
+    """
+    while (found := connection.execute(locking, values).one_or_none()) is None:
+        if connection.execute(looking, values).first() is None:
+            return None
+    return read_session(found)
 
 
 def read_session(found: Sequence[Any]) -> SessionRow:
@@ -223,7 +239,9 @@ _SHOWN = (
     .where(at(messages, "branch_id"), messages.c.cum_shown > bindparam("b_low"), messages.c.cum_shown <= bindparam("b_high"))
     .order_by(messages.c.cum_shown, messages.c.seq)
 )
-_KEY = select(messages.c.seq, messages.c.key_digest).where(at(messages, "branch_id", "key"))
+_KEY = select(messages.c.branch_id, messages.c.seq, messages.c.key_digest)
+_KEY_HERE = _KEY.where(at(messages, "branch_id", "key"))
+_KEY_ALONG = _KEY.where(at(messages, "key"), messages.c.branch_id.in_(bindparam("b_branches", expanding=True)))
 
 
 def add_entries(
@@ -284,47 +302,51 @@ def entries_shown_after(connection: Connection, session: SessionRow, low: int) -
     """The entries whose shown total passes `low`, in their order; late ones among them."""
     found: list[list[Entry]] = []
     for segment in reversed(session.segments):
-        if segment.shown <= low or segment.first > segment.last:
+        if segment.shown <= low:
             break
+        if segment.first > segment.last:
+            continue  # a branch just forked
         values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_low": low, "b_high": segment.shown}
         entries = _read_entries(connection, _SHOWN, values)
         found.append([entry for entry in entries if segment.first <= entry.seq <= segment.last])
     return [entry for entries in reversed(found) for entry in entries]
 
 
-def find_key(connection: Connection, session: SessionRow, key: str) -> tuple[int, str] | None:
-    """The seq and digest of what was appended under a key, along the lineage."""
-    for segment in reversed(session.segments):
-        values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_key": key}
-        row = connection.execute(_KEY, values).one_or_none()
-        if row is not None and row.seq <= segment.last:
-            return row.seq, row.key_digest
-    return None
+class Keyed(NamedTuple):
+    """What was appended under a key."""
+
+    seq: int
+    digest: str
+    last: int
+    """Up to where the lineage has the branch that it stands on: a batch may have been cut there by a fork."""
 
 
-# Pins.
+def find_key(connection: Connection, session: SessionRow, key: str) -> Keyed | None:
+    """What was appended under a key, along the lineage: the newest, and nothing that a branch got after it was left."""
+    values: dict[str, object] = {"b_owner_id": session.owner_id, "b_key": key}
+    if len(session.segments) == 1:
+        rows = connection.execute(_KEY_HERE, {**values, "b_branch_id": session.branch_id}).all()
+    else:
+        branch_ids = [segment.branch_id for segment in session.segments]
+        pages = (branch_ids[start : start + 500] for start in range(0, len(branch_ids), 500))
+        rows = [row for page in pages for row in connection.execute(_KEY_ALONG, {**values, "b_branches": page})]
+    upto = {segment.branch_id: segment.last for segment in session.segments} if rows else {}
+    return max((Keyed(seq, digest, upto[at]) for at, seq, digest in rows if seq <= upto[at]), default=None)
 
-_PINS = select(pins.c.seq).where(
-    at(pins, "branch_id"), pins.c.seq >= bindparam("b_first"), pins.c.seq <= bindparam("b_last"), pins.c.since_seq <= bindparam("b_at")
-)
+
+# Pins. A fork has its own, from those that there were when it was made: no branch sees what another pins later.
+
+_PINS = select(pins.c.seq).where(at(pins, "branch_id"), pins.c.since_seq <= bindparam("b_at"))
 
 
 def pinned_seqs(connection: Connection, session: SessionRow, at: int) -> list[int]:
     """The seqs that were pinned when the log's head was at `at`, ascending."""
-    found: set[int] = set()
-    for segment in session.segments:
-        values = {
-            "b_owner_id": session.owner_id,
-            "b_branch_id": segment.branch_id,
-            "b_first": 1,
-            "b_last": segment.last,
-            "b_at": min(at, segment.last),
-        }
-        found.update(connection.execute(_PINS, values).scalars())
-    return sorted(found)
+    values = {"b_owner_id": session.owner_id, "b_branch_id": session.branch_id, "b_at": at}
+    return sorted(connection.execute(_PINS, values).scalars())
 
 
-def add_pin(connection: Connection, session: SessionRow, seq: int) -> None:
-    connection.execute(
-        insert(pins), {"owner_id": session.owner_id, "branch_id": session.branch_id, "seq": seq, "since_seq": session.head.seq}
-    )
+def add_pins(connection: Connection, session: SessionRow, seqs: Sequence[int]) -> None:
+    """Pin entries, from the head on."""
+    made = {"owner_id": session.owner_id, "branch_id": session.branch_id, "since_seq": session.head.seq}
+    if seqs:
+        connection.execute(insert(pins), [{**made, "seq": seq} for seq in seqs])

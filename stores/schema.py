@@ -69,6 +69,7 @@ branches = Table(
     Column("analyser", Integer, nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Index(f"uq_{PREFIX}branches_name", "owner_id", "session_id", "name", unique=True),
+    Index(f"ix_{PREFIX}branches_session", "owner_id", "session_id", "id"),
 )
 messages = Table(
     PREFIX + "messages",
@@ -141,6 +142,7 @@ vectors = Table(
     Column("model", Name(NAME_LENGTH), primary_key=True),
     Column("vector", LongBytes, nullable=False),
     Column("made_at_seq", BigInteger, server_default="0", nullable=False),
+    Column("made_on", BigInteger),
 )
 summaries = Table(
     PREFIX + "summaries",
@@ -155,6 +157,7 @@ summaries = Table(
     Column("tokens", BigInteger, nullable=False),
     Column("source", LongText, nullable=False),
     Column("made_at_seq", BigInteger, nullable=False),
+    Column("made_on", BigInteger),
 )
 turns = Table(
     PREFIX + "turns",
@@ -171,7 +174,7 @@ turns = Table(
     Column("draft", LongText),
     Column("manifest", LongText),
     Column("created_us", BigInteger, nullable=False),
-    Index(f"ix_{PREFIX}turns_user", "owner_id", "session_id", "user_seq"),
+    Index(f"ix_{PREFIX}turns_user", "owner_id", "session_id", "user_seq", "branch_id"),
 )
 blobs = Table(
     PREFIX + "blobs",

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 
 from threadkeep.memory.errors import InvalidSetting, LeaseLost, NotFound
 from threadkeep.memory.history import Entry
-from threadkeep.stores import ledger, queries, turn_queries, turns
+from threadkeep.stores import branch_queries, ledger, queries, turn_queries, turns
 from threadkeep.stores.appending import Appended, append, session_for_append
 from threadkeep.stores.engine import begin_as_asked, begun, forks, open_engine
 from threadkeep.stores.faults import typed_errors, whole_again
@@ -118,9 +118,11 @@ class SQLStore:
     def history(
         self, owner: str, name: str, supposed: Prepared | None = None, *, model: str | None = None
     ) -> Iterator[tuple[SQLHistory, SessionRow | None, TurnRow | None]]:
-        """A session's history at this moment, as `history_of` gives it, with its row and its newest turn."""
+        """A session's history at this moment, as `history_of` gives it, with its row and its newest turn, as the active branch has it."""
         with self.read("reading a session") as connection:
             session, newest = turn_queries.find_session_and_newest_turn(connection, owner, name)
+            if session is not None:
+                newest = turn_queries.newest_along(connection, session, newest)
             owner_id = session.owner_id if session else queries.find_owner(connection, owner)
             asker = Asker(self._database, owner_id, name, model)
             with closing(SQLHistory(connection, session, supposed, asker)) as history:
@@ -151,10 +153,12 @@ class SQLStore:
                 session = turns.settle(connection, session, newest, settle_draft)
             return append(connection, session, prepared, key)
 
-    def entries(self, owner: str, name: str, *, after: int, limit: int) -> list[Entry]:
-        """A page of entries, those behind seq `after`."""
+    def entries(self, owner: str, name: str, *, after: int, limit: int, branch: str | None = None) -> list[Entry]:
+        """A page of entries, those behind seq `after`, of the active branch or of the one named."""
         with self.read("reading entries") as connection:
             session = self._need(connection, owner, name)
+            if branch is not None:
+                session = branch_queries.need_branch(connection, session, branch)
             return queries.entries_between(connection, session, after + 1, session.head.seq, limit)
 
     def pin(self, owner: str, name: str, seq: int) -> None:
@@ -167,7 +171,7 @@ class SQLStore:
             if found[0].status == "late":
                 raise InvalidSetting(f"entry {seq} of session {name!r} came after its group had closed: it is never shown, pinned or not")
             if seq not in queries.pinned_seqs(connection, session, session.head.seq):
-                queries.add_pin(connection, session, seq)
+                queries.add_pins(connection, session, [seq])
 
     def sessions(self, owner: str, *, after: str | None, limit: int) -> list[Listed]:
         """An owner's sessions, the last used first; those behind the one named `after`."""
@@ -290,6 +294,8 @@ class SQLStore:
             turns.write(connection, held, values)
             if session is None:
                 raise LeaseLost(f"session {held.session.name!r} was deleted while its turn was held")
+            if session.branch_id != held.session.branch_id:
+                raise LeaseLost(f"session {held.session.name!r} went on on another branch while its turn was held")
             added = append(connection, session, prepared)
             if "state" in values:
                 turn_queries.change_turn(connection, session, held.turn_id, {"reply_seq": added.session.head.seq})
@@ -303,7 +309,7 @@ class SQLStore:
             turn_queries.keep_blob(connection, owner_id, sha256, "application/json", data)
 
     def turn(self, owner: str, name: str, turn_id: int) -> tuple[SessionRow, TurnRow]:
-        """A turn as stored.
+        """A turn as stored, with the session as it is on the turn's branch.
 
         Raises:
             NotFound: there is none of this number.
@@ -313,7 +319,7 @@ class SQLStore:
             found = turn_queries.find_turn(connection, session, turn_id)
             if found is None:
                 raise NotFound(f"session {name!r} has no turn {turn_id}")
-            return session, found
+            return branch_queries.on_branch(connection, session, found.branch_id), found
 
     def text(self, owner_id: int, sha256: str) -> bytes:
         """What a manifest names by hash.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
-from threadkeep.stores.queries import SESSION_BY_NAME, SessionRow, at, read_session, within
+from threadkeep.stores.queries import SESSION_BY_NAME, SessionRow, at, entries_of, read_session
 from threadkeep.stores.schema import blobs, sessions, turns
 
 
@@ -35,7 +35,7 @@ _SESSION_AND_TURN = SESSION_BY_NAME.add_columns(*(turns.c[name] for name in Turn
     turns, and_(turns.c.owner_id == sessions.c.owner_id, turns.c.session_id == sessions.c.id, turns.c.id == _NEWEST_ID)
 )
 _TURN_BY_ID = _TURN.where(turns.c.id == bindparam("b_id"))
-_TURN_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id == bindparam("b_branch_id"))
+_TURNS_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id.in_(bindparam("b_branches", expanding=True)))
 _HOLDER = select(turns.c.holder, turns.c.state).where(at(turns, "session_id", "id"))
 _HELD_TURN = update(turns).where(at(turns, "session_id", "id", "holder"), turns.c.state == "open")
 _ANY_TURN = update(turns).where(at(turns, "session_id", "id"))
@@ -67,17 +67,25 @@ def holder_of(connection: Connection, owner_id: int, session_id: int, turn_id: i
 
 
 def turn_of(connection: Connection, session: SessionRow, user_seq: int) -> TurnRow | None:
-    """The turn that a user message of the lineage began."""
-    for segment, _, _ in within(session, user_seq, user_seq):
-        values = {
-            "b_owner_id": session.owner_id,
-            "b_session_id": session.id,
-            "b_user_seq": user_seq,
-            "b_branch_id": segment.branch_id,
-        }
-        row = connection.execute(_TURN_BY_USER, values).one_or_none()
-        return None if row is None else TurnRow._make(row)
-    return None
+    """The turn that answers, or was to answer, a user message of the lineage: the last branch's that has one, there the newest."""
+    branch_ids = [segment.branch_id for segment in session.segments if segment.last >= user_seq]
+    values = {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_user_seq": user_seq, "b_branches": branch_ids}
+    found = map(TurnRow._make, connection.execute(_TURNS_BY_USER, values).all())
+    return max(found, key=lambda turn: (branch_ids.index(turn.branch_id), turn.id), default=None)
+
+
+def turn_before(connection: Connection, session: SessionRow, user_seq: int) -> TurnRow | None:
+    """The turn of the user message before one, if it had one."""
+    entries = entries_of(connection, session, [user_seq - 1])
+    return turn_of(connection, session, entries[0].turn_seq) if entries and entries[0].turn_seq else None
+
+
+def newest_along(connection: Connection, session: SessionRow, newest: TurnRow | None) -> TurnRow | None:
+    """The newest turn of the session, where the active branch has it, else the newest of the lineage: what a context is compared with."""
+    if newest is None or newest.branch_id == session.branch_id:
+        return newest
+    seq = session.head.turn_seq
+    return turn_of(connection, session, seq) or turn_before(connection, session, seq)
 
 
 def add_turn(connection: Connection, session: SessionRow, values: Mapping[str, object]) -> None:

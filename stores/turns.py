@@ -105,6 +105,8 @@ def _answered(connection: Connection, session: SessionRow, user: Prepared, key: 
     turn = None if known is None or known[1] != digest([user]) else turn_queries.turn_of(connection, session, known[0])
     if turn is None or turn.state != "done" or turn.reply_seq is None:
         return None
+    if not any(segment.branch_id == turn.branch_id and turn.reply_seq <= segment.last for segment in session.segments):
+        return None  # the reply is not on this branch
     (reply,) = queries.entries_of(connection, session, [turn.reply_seq])
     return Answered(turn.id, reply)
 

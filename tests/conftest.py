@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("threadkeep.testing", "threadkeep.store_contract", "threadkeep.embedder_contract")
+pytest.register_assert_rewrite(
+    "threadkeep.testing", "threadkeep.store_contract", "threadkeep.branch_contract", "threadkeep.embedder_contract"
+)
 
 import databases  # noqa: E402  # the rewriting comes first
 

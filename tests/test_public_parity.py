@@ -12,7 +12,7 @@ from threadkeep.memory.stream import Stream
 
 TWINS = [(Memory, AsyncMemory), (Session, AsyncSession), (Turn, AsyncTurn), (Stream, AsyncStream)]
 OF_THE_DRIVER = {
-    Session: {"prepare", "try_append", "still_held"},
+    Session: {"prepare", "try_append", "still_held", "to_fork", "to_edit", "to_switch", "never_free"},
     Turn: {
         "prepare",
         "try_begin",

@@ -24,10 +24,10 @@ INDEXES = {
         r"INDEX ix_threadkeep_messages_shown \(owner_id=\? AND branch_id=\? AND cum_shown>\? AND cum_shown<\?\)",
         r"INDEX uq_threadkeep_messages_key \(owner_id=\? AND branch_id=\? AND key=\?\)",
     ],
-    "pins": [r"PRIMARY KEY \(owner_id=\? AND branch_id=\? AND seq>\? AND seq<\?\)"],
+    "pins": [r"PRIMARY KEY \(owner_id=\? AND branch_id=\?\)"],
     "turns": [
         r"(COVERING )?INDEX sqlite_autoindex_threadkeep_turns_\d+ \(owner_id=\? AND session_id=\?( AND id=\?)?\)( LEFT-JOIN)?",
-        r"INDEX ix_threadkeep_turns_user \(owner_id=\? AND session_id=\? AND user_seq=\?\)",
+        r"INDEX ix_threadkeep_turns_user \(owner_id=\? AND session_id=\? AND user_seq=\? AND branch_id=\?\)",
     ],
     "blobs": [r"(COVERING )?INDEX sqlite_autoindex_threadkeep_blobs_\d+ \(owner_id=\? AND sha256=\?\)"],
 }

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from threadkeep.backends.scripted import ScriptedBackend
+from threadkeep.branch_contract import BranchContract
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import Conflict, InvalidMessage, InvalidSetting, KeyReused, LeaseLost, NotFound
@@ -37,7 +38,7 @@ def texts(session: Session) -> list[str]:
     return [entry.message.text for entry in session.entries(limit=10_000)]
 
 
-class StoreContract:
+class StoreContract(BranchContract):
     """What holds for `SQLStore` on every database: override the fixture `store_url`."""
 
     @pytest.fixture
