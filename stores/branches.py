@@ -8,6 +8,7 @@ from threadkeep.memory.branch import Branch
 from threadkeep.stores import branch_queries, ledger, queries, turn_queries, turns
 from threadkeep.stores.appending import Appended, append, counted_by
 from threadkeep.stores.branching import check_seq, fork, new_name
+from threadkeep.stores.faults import whole_again
 from threadkeep.stores.ledger import NewCall
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared
@@ -15,6 +16,7 @@ from threadkeep.stores.sql import SQLStore, unknown_session
 from threadkeep.stores.turns import Busy
 
 
+@whole_again
 class Branches:
     """The branches of a store's sessions. Who holds a session keeps it where it is: then it is said who that is.
 

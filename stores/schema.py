@@ -174,7 +174,7 @@ turns = Table(
     Column("draft", LongText),
     Column("manifest", LongText),
     Column("created_us", BigInteger, nullable=False),
-    Index(f"ix_{PREFIX}turns_user", "owner_id", "session_id", "user_seq", "branch_id"),
+    Index(f"ix_{PREFIX}turns_branch", "owner_id", "session_id", "user_seq", "branch_id"),
 )
 blobs = Table(
     PREFIX + "blobs",

@@ -27,7 +27,7 @@ INDEXES = {
     "pins": [r"PRIMARY KEY \(owner_id=\? AND branch_id=\?\)"],
     "turns": [
         r"(COVERING )?INDEX sqlite_autoindex_threadkeep_turns_\d+ \(owner_id=\? AND session_id=\?( AND id=\?)?\)( LEFT-JOIN)?",
-        r"INDEX ix_threadkeep_turns_user \(owner_id=\? AND session_id=\? AND user_seq=\? AND branch_id=\?\)",
+        r"INDEX ix_threadkeep_turns_branch \(owner_id=\? AND session_id=\? AND user_seq=\? AND branch_id=\?\)",
     ],
     "blobs": [r"(COVERING )?INDEX sqlite_autoindex_threadkeep_blobs_\d+ \(owner_id=\? AND sha256=\?\)"],
 }

@@ -25,6 +25,11 @@ def create_index(name: str, table: str, columns: Sequence[str], *, unique: bool 
         op.create_index(name, table, columns, unique=unique)
 
 
+def drop_index(name: str, table: str) -> None:
+    if name in (index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)):
+        op.drop_index(name, table_name=table)
+
+
 def add_column(table: str, column: sa.Column[Any]) -> None:
     if column.name not in (found["name"] for found in sa.inspect(op.get_bind()).get_columns(table)):
         op.add_column(table, column)
