@@ -42,12 +42,15 @@ def new_id() -> int:
 
 
 def session_for_append(connection: Connection, owner: str, name: str, tokenizer: str) -> SessionRow:
-    """The session, locked; made with its owner and first branch where it is new."""
+    """The session, locked; made with its owner and first branch where it is new.
+
+    Where two transactions make the same owner or session at once, the database takes one; the other is undone, run again, and finds it.
+    """
     found = queries.find_session(connection, owner, name, lock=True)
     if found is not None:
         return counted_by(connection, found, tokenizer)
     now = now_us()
-    owner_id = queries.find_owner(connection, owner)
+    owner_id = queries.find_owner(connection, owner, lock=True)
     if owner_id is None:
         owner_id = new_id()
         queries.add_owner(connection, owner_id, owner, now)

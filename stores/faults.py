@@ -5,6 +5,7 @@ A driver's own words can hold a row's values, so they are given only where nothi
 
 import random
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ class Meaning(NamedTuple):
 _STOPPED = "was stopped by a time limit of the server, or by its operator; try again, or raise the limit"
 _UNDONE = Meaning(StoreBusy, "gave way to other transactions again and again; try again", "soon")
 _LOST = Meaning(StoreError, "lost its connection; try again, and see that the server runs", "once")
+_REFUSED = Meaning(StoreError, "brought a statement larger than the server's max_allowed_packet; raise that")
 _FULL = Meaning(StoreError, "found no room; the disk or the tablespace is full: make room, then try again")
 _READ_ONLY = Meaning(StoreError, "may only read; the database is read-only, a standby for example: name the one that takes writes")
 _FORBIDDEN = Meaning(StoreError, "lacks a privilege; grant the database's user SELECT, INSERT, UPDATE and DELETE, and for migrating DDL")
@@ -76,6 +78,7 @@ _WAITED = Meaning(StoreBusy, f"waited {WAIT_SECONDS} s for another's transaction
 _MYSQL: Mapping[int, Meaning] = {
     **dict.fromkeys((1213, 1020, 1062), _UNDONE),
     1205: _WAITED,
+    1153: _REFUSED,
     **dict.fromkeys((1317, 1969, 3024), Meaning(StoreBusy, _STOPPED)),
     **dict.fromkeys((1927, 2006, 2013, 2014, 2055, 4031, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161), _LOST),
     **dict.fromkeys((3, 1021, 1026, 1114), _FULL),
@@ -113,7 +116,7 @@ class Attempt:
 @contextmanager
 def typed_errors(doing: str, engine: Engine | None = None) -> Iterator[Attempt]:
     """The database's errors as ours. Neither their text nor what stands behind them holds a parameter: no message leaks into a log."""
-    attempt = Attempt()
+    attempt, outside = Attempt(), sys.exception()
     try:
         yield attempt
     except PoolTimeout as error:
@@ -121,12 +124,22 @@ def typed_errors(doing: str, engine: Engine | None = None) -> Iterator[Attempt]:
             f"no connection came free while {doing}; nothing was written. Try again, or give the engine a larger pool"
         ) from error
     except DBAPIError as error:
-        typed, again = _typed(error, doing, attempt.committing, engine)
+        typed, again = _typed(_first(error, outside), doing, attempt.committing, engine)
         vars(typed)[_AGAIN] = again
         raise typed from None
 
 
 _AGAIN = "_threadkeep_again"
+
+
+def _first(error: DBAPIError, outside: BaseException | None) -> DBAPIError:
+    """What went wrong first: after it the rollback may have failed too. What the caller was handling is none of it."""
+    first, before = error, error.__context__
+    while before is not None and before is not outside:
+        if isinstance(before, DBAPIError):
+            first = before
+        before = before.__context__
+    return first
 
 
 def _typed(error: DBAPIError, doing: str, committing: bool, engine: Engine | None) -> tuple[StoreError, Again]:
@@ -137,7 +150,7 @@ def _typed(error: DBAPIError, doing: str, committing: bool, engine: Engine | Non
         if not crowded and "the database system is" not in said:  # starting up, shutting down, in recovery
             return StoreError(f"the database could not be reached while {doing}; nothing was written: {said}"), "never"
         meaning = _CROWDED if crowded else _STARTING
-    if meaning is _LOST or error.connection_invalidated:
+    if meaning in (_LOST, _REFUSED) or error.connection_invalidated:
         packet = None if engine is None else _too_large_a_packet(error, engine)
         if packet is not None:
             return StoreError(f"the database refused what came while {doing}; nothing was written. {packet}"), "never"

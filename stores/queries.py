@@ -55,6 +55,7 @@ def at(table: Table, *columns: str) -> ColumnElement[bool]:
 # Owners and sessions.
 
 _OWNER = select(owners.c.id).where(owners.c.name == bindparam("b_name"))
+_OWNER_LOCKED = _OWNER.with_for_update()
 _SESSION = select(
     *(sessions.c[name] for name in "owner_id id active_branch name tokenizer clip revision".split()),
     *(branches.c[name] for name in "lineage head_seq head_tokens head_shown head_group head_turn open_calls leading".split()),
@@ -70,8 +71,9 @@ _MOVE_HEAD = update(branches).where(at(branches, "id"))
 _TOUCH = update(sessions).where(at(sessions, "id"))
 
 
-def find_owner(connection: Connection, name: str) -> int | None:
-    return connection.execute(_OWNER, {"b_name": name}).scalar_one_or_none()
+def find_owner(connection: Connection, name: str, *, lock: bool = False) -> int | None:
+    """An owner's id; with `lock`, he is not deleted and gets no other new session before the transaction ends."""
+    return connection.execute(_OWNER_LOCKED if lock else _OWNER, {"b_name": name}).scalar_one_or_none()
 
 
 def add_owner(connection: Connection, owner_id: int, name: str, now: int) -> None:

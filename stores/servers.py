@@ -21,10 +21,10 @@ _OWN_MYSQL = (
 )
 _LENT_POSTGRESQL = f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'"
 _KEPT = ("sql_mode", "innodb_lock_wait_timeout", "lock_wait_timeout", "autocommit")
-# The modes are added to the host's: the names in its statements are quoted as it is used to. '' is to stay text.
+# With ANSI_QUOTES names may be quoted in either way, so it does not matter which one SQLAlchemy found the host to use.
 _LENT_MYSQL = (
     ", ".join(f"@threadkeep_{name} = @@SESSION.{name}" for name in _KEPT)
-    + f", SESSION sql_mode = REPLACE(CONCAT('{MODES},', @@SESSION.sql_mode), 'EMPTY_STRING_IS_NULL', 'STRICT_ALL_TABLES')"
+    + f", SESSION sql_mode = '{MODES},ANSI_QUOTES'"
     + f", SESSION innodb_lock_wait_timeout = {WAIT_SECONDS}, SESSION lock_wait_timeout = {WAIT_SECONDS}, SESSION autocommit = 0"
 )
 _RETURNED_MYSQL = "SET " + ", ".join(f"SESSION {name} = @threadkeep_{name}" for name in _KEPT)

@@ -194,7 +194,7 @@ class SQLStore:
     def delete_owner(self, owner: str) -> int:
         """Delete an owner with all that is his; how many sessions there were."""
         with self.write("deleting an owner") as connection:
-            owner_id = queries.find_owner(connection, owner)
+            owner_id = queries.find_owner(connection, owner, lock=True)
             return 0 if owner_id is None else queries.delete_owner(connection, owner_id)
 
     # The ledger.

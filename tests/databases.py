@@ -7,6 +7,7 @@ when they are first needed and dropped at its end.
 import atexit
 import os
 import tempfile
+import time
 import warnings
 from contextlib import suppress
 from functools import cache
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from sqlalchemy import Engine, create_engine, delete, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, delete, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -114,3 +115,34 @@ def clean_database(kind: Kind) -> str:
         for table in metadata.sorted_tables:
             connection.execute(delete(table))
     return engine.url.render_as_string(hide_password=False)
+
+
+def ask(url: URL | str, statement: str) -> object:
+    """One value, asked by somebody else."""
+    with admin(make_url(url)).connect() as connection:
+        found = connection.execute(text(statement))
+        return found.scalar() if found.returns_rows else None
+
+
+def id_of(connection: Connection) -> int:
+    """What the server calls a connection."""
+    name = "pg_backend_pid()" if connection.dialect.name == "postgresql" else "connection_id()"
+    return int(connection.execute(text(f"SELECT {name}")).scalar_one())
+
+
+def cut(url: URL | str, number: int) -> None:
+    """End a connection from outside."""
+    ask(url, f"SELECT pg_terminate_backend({number}, 5000)" if "postgresql" in str(url) else f"KILL {number}")
+
+
+def wait_for_lock(url: URL | str) -> None:
+    """Return when some transaction waits for another's lock."""
+    waiting = {
+        "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
+        "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+    }[make_url(url).get_backend_name()]
+    for _ in range(100):
+        if ask(url, waiting):
+            return
+        time.sleep(0.1)  # MariaDB shows what was a moment ago to who asks more often
+    raise AssertionError("nobody waits")
