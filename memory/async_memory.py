@@ -59,7 +59,7 @@ class AsyncSession:
 
     def turn(
         self,
-        message: MessageLike,
+        message: MessageLike | None,
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
@@ -90,7 +90,7 @@ class AsyncSession:
 
     def stream(
         self,
-        message: MessageLike,
+        message: MessageLike | None,
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
@@ -123,7 +123,7 @@ class AsyncSession:
 
     async def chat(
         self,
-        message: MessageLike,
+        message: MessageLike | None,
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
@@ -155,6 +155,33 @@ class AsyncSession:
             async for _ in stream:
                 pass
         return stream.reply
+
+    async def regenerate(
+        self,
+        *,
+        tools: Sequence[object] | None = None,
+        response_format: Format | None = None,
+        tool_choice: str | JSON | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = MOST_ROUNDS,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        policy: Policy = "wait",
+        timeout: float = WAIT_SECONDS,
+    ) -> Reply:
+        """`Session.regenerate`."""
+        return await self.chat(
+            None,
+            tools=tools,
+            response_format=response_format,
+            tool_choice=tool_choice,
+            approve=approve,
+            max_rounds=max_rounds,
+            max_tokens=max_tokens,
+            instructions=instructions,
+            policy=policy,
+            timeout=timeout,
+        )
 
     async def context(
         self,

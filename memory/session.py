@@ -46,7 +46,7 @@ class Session(Branching):
 
     def turn(
         self,
-        message: MessageLike,
+        message: MessageLike | None,
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
@@ -62,7 +62,7 @@ class Session(Branching):
         """A turn that the caller answers with a client of his own: `with session.turn(text) as turn: … turn.finish(reply)`.
 
         Args:
-            message: the user's.
+            message: the user's; None: the last one that is stored is answered anew, as `regenerate` does it.
             key: names the turn: sent again, it is the same turn, and a finished one gives its reply at once.
             tools: functions, pydantic models and dicts in OpenAI's format, in any mixture; counted, and part of `turn.request`.
             response_format: a dict in OpenAI's format, or a pydantic model class; `reply.parsed` is the value.
@@ -76,6 +76,7 @@ class Session(Branching):
             timeout: seconds to wait for another turn of this session; 0 does not wait. The other policies never wait.
 
         Raises (on entering):
+            NotFound: without a message, there is none that is stored.
             Conflict: another turn held the session for all that time.
             KeyReused: the key came before with another message.
         """
@@ -99,7 +100,7 @@ class Session(Branching):
 
     def stream(
         self,
-        message: MessageLike,
+        message: MessageLike | None,
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
@@ -147,7 +148,7 @@ class Session(Branching):
 
     def chat(
         self,
-        message: MessageLike,
+        message: MessageLike | None,
         *,
         key: str | None = None,
         tools: Sequence[object] | None = None,
@@ -179,6 +180,33 @@ class Session(Branching):
             for _ in stream:
                 pass
         return stream.reply
+
+    def regenerate(
+        self,
+        *,
+        tools: Sequence[object] | None = None,
+        response_format: Format | None = None,
+        tool_choice: str | JSON | None = None,
+        approve: Approve | None = None,
+        max_rounds: int = MOST_ROUNDS,
+        max_tokens: int | None = None,
+        instructions: str | None = None,
+        policy: Policy = "wait",
+        timeout: float = WAIT_SECONDS,
+    ) -> Reply:
+        """Answer the last user's message anew: `chat(None)`. An answer that it has stays on its branch, and is not shown to the model."""
+        return self.chat(
+            None,
+            tools=tools,
+            response_format=response_format,
+            tool_choice=tool_choice,
+            approve=approve,
+            max_rounds=max_rounds,
+            max_tokens=max_tokens,
+            instructions=instructions,
+            policy=policy,
+            timeout=timeout,
+        )
 
     def context(
         self,

@@ -25,7 +25,7 @@ from threadkeep.memory.message import JSON, Message, MessageLike, read_message
 from threadkeep.memory.response_format import ResponseFormat
 from threadkeep.memory.routing import Routing, assemble_for
 from threadkeep.memory.setup import Setup
-from threadkeep.memory.spending import embedding_call, new_call
+from threadkeep.memory.spending import new_call
 from threadkeep.memory.waiting import WAIT_SECONDS, Policy, read_policy, waits
 from threadkeep.stores.ledger import NewCall
 from threadkeep.stores.rows import Prepared, encode
@@ -48,7 +48,7 @@ class Turn:
         setup: Setup,
         owner: str,
         name: str,
-        message: MessageLike,
+        message: MessageLike | None,
         *,
         key: str | None = None,
         tools: tuple[JSON, ...] = (),
@@ -63,8 +63,10 @@ class Turn:
     ) -> None:
         self._setup = setup
         self._owner, self._name, self._key = owner, name, key
-        self._message = read_message(message)
-        if self._message.role != "user":
+        self._message = None if message is None else read_message(message)
+        if self._message is None and (key is not None or metadata is not None):
+            raise InvalidSetting("a turn without a message answers the last one that is stored: it takes no key and no metadata")
+        if self._message is not None and self._message.role != "user":
             raise InvalidSetting(f"a turn begins with a user's message, not with one of role {self._message.role!r}: use append()")
         self._metadata = metadata
         self.response_format = response_format
@@ -104,16 +106,14 @@ class Turn:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
 
-    def prepare(self) -> Prepared:
-        """The user's message, ready to be stored."""
-        prepared = self._setup.prepare(self._message, metadata=self._metadata)
-        began = time.perf_counter()
-        embedded = self._setup.embed(prepared)
-        if embedded.vector is not None:
-            self._embedding = embedding_call(self._setup.embedder, prepared.tokens, began)
-        return embedded
+    def prepare(self) -> Prepared | None:
+        """The user's message, ready to be stored; None where one is answered that is."""
+        if self._message is None:
+            return None
+        prepared, self._embedding = self._setup.prepare_user(self._message, self._metadata)
+        return prepared
 
-    def try_begin(self, prepared: Prepared) -> bool:
+    def try_begin(self, prepared: Prepared | None) -> bool:
         """Begin the turn if nobody else holds the session, or if it may be taken from him; whether it began."""
         keeper.hold(self.lease)  # before it is known to others
         try:
@@ -214,7 +214,7 @@ class Turn:
         """Who may answer."""
         held = self.held
         if self._routing is None:
-            asked = {"messages": [self._message.to_dict()], "tokens": held.session.head.tokens}
+            asked = {"messages": [held.user.raw], "tokens": held.session.head.tokens}
             asked |= {name: self._options[name] for name in ("tools", "response_format", "tool_choice")}
             asked["max_tokens"] = self._options["max_tokens"] or self._setup.budget.reply
             self._routing = Routing(self._setup.backend, asked, self._assembled, self._setup.account(held.session))

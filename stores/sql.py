@@ -229,7 +229,7 @@ class SQLStore:
         self,
         owner: str,
         name: str,
-        user: Prepared,
+        user: Prepared | None,
         *,
         key: str | None,
         holder: str,
@@ -241,9 +241,13 @@ class SQLStore:
     ) -> Held | Busy | Answered:
         """Take the session's lease and append the user's message, safe on disk; or say who has it, or what was answered.
 
+        Without a message the last one is answered anew.
+
         `supersede`: take it from whoever has it. `call`: the embedder's, for the ledger.
         """
         with self.write("beginning a turn") as connection:
+            if user is None:
+                self._need(connection, owner, name)
             session = session_for_append(connection, owner, name, tokenizer)
             begun = turns.begin(connection, session, user, key, holder, is_dead, settle_draft, supersede)
             if call is not None and not isinstance(begun, Busy):

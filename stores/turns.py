@@ -11,10 +11,11 @@ from typing import TypeAlias
 
 from sqlalchemy import Connection
 
-from threadkeep.memory.errors import Conflict, KeyReused, LeaseLost, Superseded
+from threadkeep.memory.errors import Conflict, KeyReused, LeaseLost, NotFound, Superseded
 from threadkeep.memory.history import Entry
 from threadkeep.stores import queries, turn_queries
 from threadkeep.stores.appending import append
+from threadkeep.stores.branching import fork, new_name
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared, digest, now_us
 from threadkeep.stores.turn_queries import TurnRow
@@ -58,15 +59,18 @@ class Answered:
 def begin(
     connection: Connection,
     session: SessionRow,
-    user: Prepared,
+    user: Prepared | None,
     key: str | None,
     holder: str,
     is_dead: Callable[[str], bool],
     settle_draft: Callable[[str], Prepared],
     supersede: Supersede | None = None,
 ) -> Held | Busy | Answered:
-    """Take the session's lease and append the user's message; or say what was answered, or, without `supersede`, who has the lease."""
-    answered = None if key is None else _answered(connection, session, user, key)
+    """Take the session's lease and append the user's message; or say what was answered, or, without `supersede`, who has the lease.
+
+    Without a message the last one of the log is to be answered: where it is already, on a new branch that has it and nothing behind it.
+    """
+    answered = None if key is None or user is None else _answered(connection, session, user, key)
     if answered is not None:
         return answered
     newest = turn_queries.newest_turn(connection, session)
@@ -77,26 +81,49 @@ def begin(
         if alive and supersede is not None:
             newest = newest._replace(draft=supersede(newest, session.head.seq))
         session = settle(connection, session, newest, settle_draft, superseded=alive)
+    if user is None:
+        session = _where_it_is_answered(connection, session, newest)
+        (last,) = queries.entries_of(connection, session, [session.head.turn_seq])
+        return _open(connection, session, last, holder, newest)
     added = append(connection, session, [user], key)
     entry = added.entries[0]
     if added.repeated:
-        return _again(connection, session, entry, holder)
-    turn_id = 1 if newest is None else newest.id + 1
-    now = now_us()
+        return _again(connection, session, entry, holder, newest)
+    return _open(connection, added.session, entry, holder, newest)
+
+
+def _open(connection: Connection, session: SessionRow, user: Entry, holder: str, newest: TurnRow | None, *, retried: bool = False) -> Held:
+    """A new turn, on the active branch."""
+    turn_id, now = _next_id(newest), now_us()
+    previous = turn_queries.newest_along(connection, session, newest)
     turn_queries.add_turn(
         connection,
-        added.session,
+        session,
         {
             "id": turn_id,
             "branch_id": session.branch_id,
-            "user_seq": entry.seq,
+            "user_seq": user.seq,
             "holder": holder,
             "until_us": now + LEASE_US,
             "state": "open",
             "created_us": now,
         },
     )
-    return Held(added.session, turn_id, holder, entry, retried=False, previous=newest)
+    return Held(session, turn_id, holder, user, retried, previous)
+
+
+def _next_id(newest: TurnRow | None) -> int:
+    return 1 if newest is None else newest.id + 1
+
+
+def _where_it_is_answered(connection: Connection, session: SessionRow, newest: TurnRow | None) -> SessionRow:
+    """The session, its head the last user's message: where more was said, on a fork right behind that, so that no fork grows on another."""
+    seq = session.head.turn_seq
+    if not seq:
+        raise NotFound(f"session {session.name!r} has no user's message that could be answered: say one")
+    if session.head.seq == seq:
+        return session
+    return fork(connection, session, new_name(connection, session, f"{seq}-again", str(_next_id(newest))), seq)
 
 
 def _answered(connection: Connection, session: SessionRow, user: Prepared, key: str) -> Answered | None:
@@ -111,8 +138,8 @@ def _answered(connection: Connection, session: SessionRow, user: Prepared, key: 
     return Answered(turn.id, reply)
 
 
-def _again(connection: Connection, session: SessionRow, user: Entry, holder: str) -> Held:
-    """Take up a turn that its key began before."""
+def _again(connection: Connection, session: SessionRow, user: Entry, holder: str, newest: TurnRow | None) -> Held:
+    """Take up a turn that its key began before; as a new one, where it is another branch's, or others began since on other branches."""
     turn = turn_queries.turn_of(connection, session, user.seq)
     if turn is None:
         raise KeyReused(f"the key {user.key!r} was used to append entry {user.seq}, which began no turn: take a new key")
@@ -121,10 +148,14 @@ def _again(connection: Connection, session: SessionRow, user: Entry, holder: str
             f"turn {turn.id} of session {session.name!r} was left without a whole reply and the conversation went on: "
             "send the message again under a new key"
         )
+    if newest is None or (turn.id, turn.branch_id) != (newest.id, session.branch_id):
+        return _open(connection, session, user, holder, newest, retried=True)
     turn_queries.change_turn(
         connection, session, turn.id, {"holder": holder, "until_us": now_us() + LEASE_US, "state": "open", "draft": None}
     )
     previous = turn_queries.find_turn(connection, session, turn.id - 1)
+    if previous is not None and previous.branch_id != session.branch_id:
+        previous = turn_queries.turn_before(connection, session, user.seq)
     return Held(session, turn.id, holder, user, retried=True, previous=previous)
 
 

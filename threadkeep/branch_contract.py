@@ -297,6 +297,93 @@ class BranchContract:
         assert session.chat("two", key="k").message == first.message
         assert len(session.entries()) == 4
 
+    def test_the_last_message_is_answered_anew_on_a_branch_behind_it(self, memory: Memory, session: Session) -> None:
+        session.chat("one")
+        first = session.chat("two")
+        again = session.regenerate()
+        assert (again.seq, again.text) == (first.seq, first.text)
+        (newest, _) = session.branches()
+        assert (newest.name, newest.parent, newest.at, newest.entries) == ("3-again-3", "main", 3, 4)
+        for _ in range(5):
+            session.regenerate()
+        assert {branch.at for branch in session.branches()} == {0, 3}, "never a fork of a fork"
+        assert {branch.parent for branch in session.branches()} == {None, "main"}
+        row = memory.store.session("ada", "chat")
+        assert row is not None
+        assert len(row.segments) == 2
+        assert [call.turn_id for call in session.calls()] == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert session.chat("three").seq == 6
+
+    def test_a_message_without_an_answer_is_answered_where_it_is(self, session: Session) -> None:
+        session.append("one", Message.assistant("two"), "three")
+        assert session.regenerate().text == "reply to three"
+        assert names(session) == ["main"]
+        session.edit(3, "third")
+        with session.turn(None) as turn:
+            assert (turn.id, turn.user.seq, turn.user.message.text) == (2, 3, "third")
+            assert [message["content"] for message in turn.messages] == ["one", "two", "third"]
+            turn.finish("reply")
+        assert said(session) == ["one", "two", "third", "reply"]
+
+    def test_an_answer_of_many_steps_is_replaced_as_a_whole(self, session: Session) -> None:
+        with session.turn("Look.") as turn:
+            assert turn.request
+            turn.append(Message.assistant(None, tool_calls=[ToolCall("a", "look", "{}")]), Message.tool("left", tool_call_id="a"))
+            turn.finish("It is left.")
+        with session.stream(None) as stream:
+            list(stream)
+        assert said(session) == ["Look.", "reply to Look."]
+        assert [message["content"] for message in stream.context.messages] == ["Look."]
+        assert stream.context.cache_note == "begins as the turn before"
+
+    def test_a_turn_that_was_left_is_answered_where_it_is_or_on_a_branch_if_something_was_said(self, session: Session) -> None:
+        with session.turn("one", key="k"):
+            pass
+        assert session.regenerate().seq == 2
+        assert names(session) == ["main"]
+        assert session.chat("one", key="k").seq == 2
+        with session.turn("two", key="l") as turn:
+            turn._draft_saved = 0.0
+            turn.draft("as I was say")
+        assert session.regenerate().seq == 4
+        assert said(session) == ["one", "reply to one", "two", "reply to two"]
+        assert said(session, "main")[-1] == "as I was say"
+        assert session.chat("two", key="l").seq == 4
+        session.switch("main")
+        assert session.chat("two", key="l").seq == 5
+        assert [call.turn_id for call in session.calls()] == [2, 4, 5]
+
+    def test_what_cannot_be_answered_anew_is_refused(self, memory: Memory, session: Session) -> None:
+        with pytest.raises(NotFound):
+            session.regenerate()
+        assert memory.sessions(owner="ada") == []
+        session.append(Message.system("You help."), Message.assistant("Hello."))
+        with pytest.raises(NotFound):
+            session.regenerate()
+        session.append("one")
+        with pytest.raises(InvalidSetting):
+            session.turn(None, key="k")
+        with pytest.raises(InvalidSetting):
+            session.chat(None, metadata={"a": 1})
+        with session.turn("two"), pytest.raises(Conflict):
+            session.regenerate(timeout=0)
+        assert names(session) == ["main"]
+
+    def test_a_key_that_names_a_regenerated_turn_gets_the_answer_of_its_branch(self, session: Session) -> None:
+        session.chat("one", key="k")
+        with session.turn(None) as turn:
+            assert turn.request
+            turn.finish("another answer")
+        assert session.chat("one", key="k").text == "another answer"
+        session.switch("main")
+        assert session.chat("one", key="k").text == "reply to one"
+        session.fork("empty", at=1)
+        with session.turn("one", key="k") as turn:
+            assert (turn.id, len(turn.messages)) == (3, 1)
+            turn.finish("a third answer")
+        assert session.chat("one", key="k").text == "a third answer"
+        assert session.context(as_of=1).messages == session.context(as_of=2).messages == session.context(as_of=3).messages
+
     def test_a_deleted_session_leaves_no_branch(self, memory: Memory, session: Session) -> None:
         session.append("one", key="k")
         session.pin(1)
