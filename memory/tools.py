@@ -139,7 +139,10 @@ def told(value: object) -> str:
     if isinstance(value, str):
         return str.__str__(value)  # of an Enum, its value
     try:
-        return json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+        try:
+            return _json(value)
+        except TypeError:  # a key that JSON has no form for: a date, an id, a pair
+            return _json(_keyed(value))
     except (TypeError, ValueError, RecursionError) as error:
         return failed(error)
 
@@ -147,8 +150,27 @@ def told(value: object) -> str:
 def failed(error: BaseException) -> str:
     """An error as the model reads it: class and message, nothing of where it happened."""
     _log.info("a tool failed, and the model is told so", exc_info=error)
-    said = str(error)
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001  # an error of the tool's own may not even say what it is
+        said = ""
     return f"Error: {type(error).__name__}: {said}" if said else f"Error: {type(error).__name__}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+
+
+def _keyed(value: object) -> object:
+    """The same with keys that JSON has a form for."""
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str | int | float | None) else _key(key): _keyed(held) for key, held in value.items()}
+    return [_keyed(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _key(key: object) -> str:
+    plain = _plain(key)
+    return plain if isinstance(plain, str) else _json(plain)
 
 
 def _plain(value: object) -> object:
