@@ -16,7 +16,7 @@
     ├── StrategyError       (RuntimeError)  mend the strategy: it returned what the history does not hold
     ├── NoBackend           (RuntimeError)  give `Memory` a backend, or hold the turn and call `finish`
     ├── BackendError        (RuntimeError)  the model failed; what it said before is stored
-    ├── Truncated           (RuntimeError)  give a larger max_tokens: the reply was cut inside what response_format asks for
+    ├── Truncated           (RuntimeError)  give a larger max_tokens: the reply was cut before it said anything that can be used
     ├── InvalidReply        (ValueError)    ask again: the reply is not what response_format asks for
     ├── NoCandidate         (LookupError)   give the router a candidate that has what the request needs
     ├── SpendCapReached     (RuntimeError)  raise the cap, then send the same key again: nothing was asked of the model
@@ -125,12 +125,15 @@ class BackendError(ThreadkeepError, RuntimeError):
 
 
 class Truncated(ThreadkeepError, RuntimeError):
-    """The reply was cut by `max_tokens` inside what `response_format` asks for. What was said is stored as interrupted."""
+    """The reply was cut by `max_tokens` inside what `response_format` asks for, or before its first word: inside a call of a tool, or while
+    the model thought. What was said is stored as interrupted."""
 
     def __init__(self, text: str, tokens: int | None) -> None:
+        where = f"inside what response_format asks for; its {len(text)} characters are stored as interrupted"
         super().__init__(
-            f"the reply was cut at its limit of tokens{'' if tokens is None else f', {tokens}'}, inside what response_format asks for; its "
-            f"{len(text)} characters are stored as interrupted: give a larger max_tokens. Under the same key the model is asked again"
+            f"the reply was cut at its limit of tokens{'' if tokens is None else f', {tokens}'}, "
+            f"{where if text else 'before its first word, or inside a call of a tool'}: give a larger max_tokens. "
+            "Under the same key the model is asked again"
         )
         self.text = text
         """What was said."""

@@ -126,7 +126,7 @@ class Session(Branching):
 
         Raises (while it is read):
             Superseded: another turn took the session, with `policy="supersede"`.
-            Truncated: the reply was cut by `max_tokens` inside what `response_format` asks for.
+            Truncated: the reply was cut by `max_tokens` inside what `response_format` asks for, or before its first word.
             InvalidReply: the reply is not what `response_format` asks for.
         """
         toolbox = Toolbox(tools)

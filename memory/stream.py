@@ -242,6 +242,8 @@ class Stream:
         said, wanted = self._said, self.turn.response_format
         if said.finish is None or self._calls_functions():
             return "interrupted", None, None
+        if said.finish == "length" and not said:  # the limit came inside a call of a tool, or while the model thought
+            return "interrupted", None, Truncated("", self.context.max_tokens)
         if wanted is None or said.calls:
             return "complete", None, None
         if said.finish == "length" and not wanted.is_whole(said.text):

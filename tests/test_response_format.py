@@ -291,6 +291,15 @@ def test_a_reply_that_was_cut_inside_is_truncated_and_can_be_asked_for_again(mak
     assert session.chat("Who?", key="k", response_format=given).parsed is not None
 
 
+def test_a_reply_that_was_cut_before_its_first_word_is_truncated_and_can_be_asked_for_again(make: Make) -> None:
+    session = make(backend=Ends(("", "length"), ("Ada.", "stop")))
+    with pytest.raises(Truncated, match="limit of tokens, 7, before its first word, or inside a call of a tool: give a larger") as caught:
+        session.chat("Who?", key="k", max_tokens=7)
+    assert (caught.value.text, caught.value.tokens) == ("", 7)
+    assert [call.outcome for call in session.calls()] == ["interrupted"]
+    assert session.chat("Who?", key="k").text == "Ada."
+
+
 def test_a_value_that_was_whole_before_the_limit_is_a_value(make: Make) -> None:
     numbers = with_schema({"type": "integer"})
     session = make(backend=Ends((ADA, "length"), ("12", "length"), ("12", "stop"), ("cut", "length")))
