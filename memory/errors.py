@@ -126,7 +126,8 @@ class BackendError(ThreadkeepError, RuntimeError):
 
 class Truncated(ThreadkeepError, RuntimeError):
     """The reply was cut by `max_tokens` inside what `response_format` asks for, or before its first word: inside a call of a tool, or while
-    the model thought. What was said is stored as interrupted."""
+    the model thought. What was said is stored as interrupted.
+    """
 
     def __init__(self, text: str, tokens: int | None) -> None:
         where = f"inside what response_format asks for; its {len(text)} characters are stored as interrupted"
