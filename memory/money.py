@@ -44,8 +44,9 @@ class Price:
     def __post_init__(self) -> None:
         for name in ("input", "output", *(() if self.cached is None else ("cached",))):
             object.__setattr__(self, name, dollars(getattr(self, name), f"Price({name}=…)"))
-        starts = [start for start, _ in self.over]
-        if starts != sorted(set(starts)):
+        tiers = [tier for tier in self.over if isinstance(tier, tuple) and [type(one) for one in tier] == [int, Price]]
+        starts = [start for start, _ in tiers]
+        if len(tiers) < len(self.over) or starts != sorted(set(starts)) or any(start < 0 for start in starts):
             raise InvalidSetting(f"Price(over={self.over!r:.80}): pairs of prompt tokens and a Price, ascending")
 
     def at(self, prompt_tokens: int) -> "Price":

@@ -299,11 +299,14 @@ class Turn:
 
         Raises:
             LeaseLost: another holder took the session; nothing was written.
-            InvalidMessage: it is no assistant's message.
+            InvalidMessage: it is no message.
+            InvalidSetting: it is no assistant's message, or `usage` is no `Usage`.
         """
         message = read_message(reply, place="reply", role="assistant")
         if message.role != "assistant":
             raise InvalidSetting(f"a reply is an assistant's message, not one of role {message.role!r}")
+        if not isinstance(usage, Usage | None):
+            raise InvalidSetting(f"finish(usage={usage!r:.80}): a Usage, or None")
         completion = as_mapping(reply)
         usage, model = usage or read_usage(completion), read_model(completion)
         if usage is not None and usage.cost is None and (price := price_of(model)) is not None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from alembic import command
@@ -240,6 +241,41 @@ def test_a_completion_of_ones_own_client_is_priced_by_its_models_name(url: str) 
         with session.turn("Again") as turn:
             turn.finish(completion | {"model": "a model of nobody's"})
         assert [call.cost for call in session.calls()] == [Decimal("0.0001325"), Decimal("0.25"), None]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cost": 0.5},
+        {"cost": Decimal("NaN")},
+        {"cost": Decimal(-1)},
+        {"cost": "a dollar"},
+        {"prompt_tokens": -5},
+        {"completion_tokens": None},
+        {"cached_tokens": 1.5},
+        {"total_ms": float("nan")},
+        {"first_token_ms": "5"},
+    ],
+)
+def test_a_usage_that_no_ledger_can_add_up_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSetting, match=rf"Usage\({next(iter(wrong))}="):
+        Usage(**{"prompt_tokens": 1, "completion_tokens": 1, **wrong})
+
+
+def test_what_is_no_usage_is_refused_and_numbers_that_are_none_of_a_completion_are_not_believed(url: str) -> None:
+    bent = {"prompt_tokens": -3, "completion_tokens": True, "prompt_tokens_details": {"cached_tokens": "5"}}
+    with Memory(url, counter=TiktokenCounter("gpt-4.1-nano"), budget=Budget(4000, reply=500)) as memory:
+        session = memory.session("chat")
+        with pytest.raises(InvalidSetting, match="a Usage, or None"), session.turn("Hello", key="k") as turn:
+            turn.finish("yes", usage=bent)  # type: ignore[arg-type]
+        with session.turn("Hello", key="k") as turn:
+            turn.finish({"role": "assistant", "content": "yes", "usage": bent}, usage=Usage(1, 1, cost="0.5"))  # type: ignore[arg-type]
+        with session.turn("Again") as turn:
+            turn.finish({"choices": [{"message": {"role": "assistant", "content": "yes"}}], "usage": bent})
+        assert [(call.prompt_tokens, call.completion_tokens, call.cost) for call in session.calls()] == [
+            (1, 1, Decimal("0.5")),
+            (0, 0, None),
+        ]
 
 
 def test_a_cap_holds_for_ones_own_client_once_it_is_reached(url: str) -> None:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -455,6 +456,12 @@ def test_a_price_is_an_exact_amount(wrong: object) -> None:
         Price(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match=r"caps nothing|exact"):
         SpendCap(owner=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [((5, 3),), ((5,),), "x", ((-5, FREE),), ((5, FREE), (5, FREE)), ((True, FREE),)])
+def test_what_a_long_prompt_costs_is_a_price_from_so_many_tokens_on(wrong: Any) -> None:
+    with pytest.raises(InvalidSetting, match="pairs of prompt tokens and a Price, ascending"):
+        Price(Decimal(1), over=wrong)
 
 
 @pytest.mark.model

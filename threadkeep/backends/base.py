@@ -15,8 +15,10 @@ from decimal import Decimal
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from threadkeep.memory.context import Context
+from threadkeep.memory.errors import InvalidSetting
 from threadkeep.memory.fitting import Profile
 from threadkeep.memory.message import JSON, Message, ToolCall
+from threadkeep.memory.money import dollars
 from threadkeep.memory.tokens import TokenCounter
 
 __all__ = ["Backend", "Event", "Finish", "Profile", "Reply", "Usage"]
@@ -26,7 +28,11 @@ Finish: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one model call took, in tokens and milliseconds."""
+    """What one model call took, in tokens and milliseconds.
+
+    Raises:
+        InvalidSetting: a number is none from 0, or the cost is no exact amount.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -36,6 +42,18 @@ class Usage:
     total_ms: float | None = None
     cost: Decimal | None = None
     """In US dollars, exact; 0 for a model on this machine, None where no price is known."""
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "completion_tokens", "cached_tokens"):
+            tokens = getattr(self, name)
+            if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
+                raise InvalidSetting(f"Usage({name}={tokens!r:.40}): a number of tokens from 0")
+        for name in ("first_token_ms", "total_ms"):
+            ms = getattr(self, name)
+            if ms is not None and (not isinstance(ms, int | float) or not 0 <= ms < float("inf")):
+                raise InvalidSetting(f"Usage({name}={ms!r:.40}): milliseconds from 0, or None")
+        if self.cost is not None:
+            object.__setattr__(self, "cost", dollars(self.cost, "Usage(cost=…)"))
 
 
 @dataclass(frozen=True, slots=True)
