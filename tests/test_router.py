@@ -415,6 +415,33 @@ def test_the_round_after_a_tool_may_go_to_another(url: str) -> None:
         assert called(session) == [("first", "reply", "complete"), ("first", "reply", "failed"), ("second", "reply", "complete")]
 
 
+class Absent(ScriptedBackend):
+    """A model whose file is not here: all that must be read of it says so."""
+
+    @property
+    def profile(self) -> Profile:
+        raise ModelUnavailable("no file of it is here")
+
+    @profile.setter
+    def profile(self, profile: Profile) -> None:
+        """A scripted one sets it."""
+
+
+@pytest.mark.parametrize("needs", [{}, {"tools": [TOOL]}, {"response_format": FORMAT}])
+def test_one_whose_model_is_missing_gives_way_whatever_the_request_needs(url: str, needs: Any) -> None:
+    good = named("good", says_its_name("good"), price=DEAR)
+    absent = Candidate(Absent([]))
+    with Memory(url, backend=Router([Candidate(good), absent]), upkeep=False) as memory:
+        session = memory.session("chat")
+        reply = session.chat("Hello", **needs)
+        assert reply.text == '{"name": "good"}'
+        assert str(reply.route).endswith("; scripted passed over: no file of it is here")
+        context = session.context("Again", **needs)
+    assert "".join(event.text for event in Router([absent, good]).stream(context)) == '{"name": "good"}'
+    with pytest.raises(ModelUnavailable, match="no file of it"):
+        list(Router([absent]).stream(context))
+
+
 # Without a session.
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TypeAlias
 
-from threadkeep.backends.answering import USUAL_REPLY, Offer, answers
+from threadkeep.backends.answering import FAILURES, USUAL_REPLY, Offer, answers
 from threadkeep.backends.base import Backend, Event, Profile, Usage
 from threadkeep.backends.candidate import Candidate
 from threadkeep.backends.prices import cost_of
 from threadkeep.backends.tiers import tier_of
 from threadkeep.memory.context import Context
-from threadkeep.memory.errors import CannotFit, InvalidSetting, NoCandidate
+from threadkeep.memory.errors import CannotFit, InvalidSetting, NoCandidate, ThreadkeepError
 from threadkeep.memory.fitting import fit
 from threadkeep.memory.message import JSON
 from threadkeep.memory.tokens import TokenCounter
@@ -94,7 +94,7 @@ class Router:
             InvalidSetting: the policy gave no tier.
         """
         needs = needs_of(request)
-        lacking = [(one, [need for need in needs if not one.can(need)]) for one in self._candidates]
+        lacking = [(one, [need for need in needs if _lacks(one, need)]) for one in self._candidates]
         able = [one for one, lacks in lacking if not lacks]
         if not able:
             raise NoCandidate([(one.name, lacks) for one, lacks in lacking])
@@ -120,9 +120,14 @@ class Router:
         """Those that a context may be sent to which was assembled without a session, in order. Raises as `stream` does."""
         route = self.route({**context.request, "tokens": context.tokens})
         too_long: list[CannotFit] = []
+        missing: list[ThreadkeepError] = []
         for one in route.candidates:
-            messages = [fit(message, one.profile) for message in context.typed_messages()]
-            counted = one.counter.count_request(messages, tools=context.tools, response_format=context.response_format)
+            try:
+                messages = [fit(message, one.profile) for message in context.typed_messages()]
+                counted = one.counter.count_request(messages, tools=context.tools, response_format=context.response_format)
+            except FAILURES as error:
+                missing.append(error)
+                continue
             room = one.window - context.budget.reply
             if counted.tokens > room:
                 too_long.append(CannotFit(counted.tokens, room, {"context": counted.tokens}))
@@ -130,8 +135,8 @@ class Router:
             sent = [message.to_dict() for message in messages]
             fitted = replace(context, messages=sent, tokens=counted.tokens, exact=counted.exact, counter=one.counter.name)
             yield Offer(one, fitted, route.reason)
-        if len(too_long) == len(route.candidates):
-            raise max(too_long, key=lambda error: error.room)
+        if len(too_long) + len(missing) == len(route.candidates):
+            raise missing[0] if missing else max(too_long, key=lambda error: error.room)
 
     def close(self) -> None:
         """Close every candidate."""
@@ -162,6 +167,14 @@ def has_picture(message: JSON) -> bool:
     """Whether a message in OpenAI's format shows a picture."""
     content = message.get("content")
     return isinstance(content, list | tuple) and any(isinstance(part, dict) and part.get("type") == "image_url" for part in content)
+
+
+def _lacks(candidate: Candidate, need: str) -> bool:
+    """Whether it is known to lack it: one whose model is not here may have it, and says what is wrong when it is its turn."""
+    try:
+        return not candidate.can(need)
+    except FAILURES:
+        return False
 
 
 def _cost(candidate: Candidate, request: JSON) -> Decimal | None:
