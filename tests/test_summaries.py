@@ -17,6 +17,7 @@ from threadkeep import (
     ExtractiveSummariser,
     History,
     InvalidSetting,
+    LlamaCpp,
     Memory,
     Message,
     Pick,
@@ -527,3 +528,7 @@ def test_a_backend_summariser_checks_its_settings(settings: dict[str, int]) -> N
         BackendSummariser(scripted(lambda _: ""), **settings)
     with pytest.raises(InvalidSetting, match="a backend"):
         BackendSummariser("qwen")  # type: ignore[arg-type]
+
+
+def test_a_backend_summariser_loads_no_model_before_it_is_asked() -> None:
+    assert "smollm2-135m" in repr(BackendSummariser(LlamaCpp("smollm2-135m")))  # the tests refuse to load a model
