@@ -202,7 +202,7 @@ class Call:
             return f"{self._who} was not found {said}. Check the model's name, and base_url, which often ends in /v1"
         if status == 429 and not _passing(error):
             return f"{self._who} has no credit left for this key {said}. Another try does not help"
-        if status == 429 and wait > LONGEST_WAIT:
+        if _passing(error) and wait > LONGEST_WAIT:
             return f"{self._who} asks to wait {wait:g} s {said}. Try again then"
         if status in (400, 413, 422) and (error.code == "context_length_exceeded" or status == 413 or _TOO_LONG.search(why)):
             return f"{self._who} found the request too long {said}. Give the backend a smaller window=…"
