@@ -4,10 +4,10 @@ Every key leads with `owner_id`, so one turn touches one partition. Times are in
 other JSON are ASCII text; names are compared byte by byte. The same on every database.
 """
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, SmallInteger, String, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, SmallInteger, String, Table
 
 from threadkeep.memory.analysis import TERM_LENGTH
-from threadkeep.stores.types import LongBytes, LongText, Name
+from threadkeep.stores.types import Double, LongBytes, LongText, Name
 
 PREFIX = "threadkeep_"
 metadata = MetaData()
@@ -130,7 +130,7 @@ importances = Table(
     _owned(),
     _id("branch_id"),
     _id("seq"),
-    Column("importance", Float(53), nullable=False),
+    Column("importance", Double, nullable=False),
     sqlite_with_rowid=False,
 )
 vectors = Table(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Dialect, LargeBinary, String, Text, TypeDecorator
+from sqlalchemy import Dialect, Float, LargeBinary, String, Text, TypeDecorator
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeEngine
 
@@ -39,3 +39,4 @@ class Name(TypeDecorator[str]):
 
 LongText = Text().with_variant(mysql.LONGTEXT(charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
 LongBytes = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+Double = Float(53).with_variant(mysql.DOUBLE(asdecimal=False), "mysql", "mariadb")
