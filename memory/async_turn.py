@@ -50,7 +50,7 @@ class AsyncTurn:
     async def begin(self) -> None:
         """Take the lease; the wait for it takes no thread."""
         prepared = await self._run(self._turn.prepare)
-        for pause in waits(self._turn.patience):
+        for pause in waits(self._turn.patience, lambda: self._turn.id):
             try:
                 if await self._run(partial(self._turn.try_begin, prepared)):
                     return

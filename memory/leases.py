@@ -19,8 +19,8 @@ from threadkeep.memory.holder import new_holder
 from threadkeep.memory.message import Message
 from threadkeep.stores.rows import encode
 from threadkeep.stores.sql import SQLStore
-from threadkeep.stores.turn_queries import TurnRow
-from threadkeep.stores.turns import LEASE_US, Held, superseded, why_lost
+from threadkeep.stores.turn_queries import LEASE_US, TurnRow
+from threadkeep.stores.turns import Held, superseded, why_lost
 
 ROUND_SECONDS = LEASE_US / 1_000_000 / 3
 """How often leases are renewed: twice before one ends."""

@@ -97,7 +97,7 @@ class Turn:
 
     def __enter__(self) -> Self:
         prepared = self.prepare()
-        for pause in waits(self.patience):
+        for pause in waits(self.patience, lambda: self.id):
             if self.try_begin(prepared):
                 return self
             time.sleep(pause)

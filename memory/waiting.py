@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, TypeAlias, get_args
 
 from threadkeep.memory.errors import InvalidSetting
@@ -27,8 +27,11 @@ def read_policy(policy: object) -> Policy:
     raise InvalidSetting(f"policy={policy!r:.80}: 'wait', 'reject' or 'supersede'")
 
 
-def waits(timeout: float) -> Iterator[float]:
+def waits(timeout: float, holder: Callable[[], int | None] = lambda: None) -> Iterator[float]:
     """Seconds to sleep between looks, until `timeout` seconds have passed; at least one look.
+
+    The more turns have overtaken this one, by what `holder` says of the turn that was seen last, the sooner it looks again. Otherwise a
+    session that is asked for without a pause goes to whoever has just left it, again and again.
 
     Raises:
         InvalidSetting: it is no number of seconds.
@@ -36,10 +39,13 @@ def waits(timeout: float) -> Iterator[float]:
     if not isinstance(timeout, int | float) or not timeout >= 0:
         raise InvalidSetting(f"timeout={timeout!r:.80}: seconds to wait, from 0")
     end = time.monotonic() + timeout
-    pause = FIRST_LOOK
+    pause, first = FIRST_LOOK, None
     while True:
         left = end - time.monotonic()
         yield max(0.0, min(pause * (0.5 + random.random()), left))  # spreads the waiting, guards nothing
         if left <= 0:
             return
-        pause = min(2 * pause, LONGEST_LOOK)
+        seen = holder()
+        first = seen if first is None else first
+        overtaken = 0 if seen is None or first is None else seen - first
+        pause = min(2 * pause, max(LONGEST_LOOK / (1 + overtaken / 4), FIRST_LOOK))

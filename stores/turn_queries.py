@@ -5,8 +5,13 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 
+from threadkeep.stores.clock import DatabaseNow
 from threadkeep.stores.queries import SESSION_BY_NAME, SessionRow, at, entries_of, read_session
 from threadkeep.stores.schema import blobs, sessions, turns
+
+LEASE_US = 30_000_000
+"""How long a turn is held without a sign of life, in microseconds, by the database's clock."""
+_LEASE_ENDS = DatabaseNow() + LEASE_US
 
 
 class TurnRow(NamedTuple):
@@ -21,9 +26,12 @@ class TurnRow(NamedTuple):
     state: str
     draft: str | None
     manifest: str | None
+    lapsed: bool
+    """Whether its lease has ended."""
 
 
-_TURN = select(*(turns.c[name] for name in TurnRow._fields)).where(at(turns, "session_id"))
+_COLUMNS = (*(turns.c[name] for name in TurnRow._fields[:-1]), (turns.c.until_us <= DatabaseNow()).label("lapsed"))
+_TURN = select(*_COLUMNS).where(at(turns, "session_id"))
 _NEWEST_TURN = _TURN.order_by(turns.c.id.desc()).limit(1)
 _NEWEST_ID = (
     select(func.max(turns.c.id))
@@ -31,12 +39,13 @@ _NEWEST_ID = (
     .correlate(sessions)
     .scalar_subquery()
 )
-_SESSION_AND_TURN = SESSION_BY_NAME.add_columns(*(turns.c[name] for name in TurnRow._fields)).outerjoin(
+_SESSION_AND_TURN = SESSION_BY_NAME.add_columns(*_COLUMNS).outerjoin(
     turns, and_(turns.c.owner_id == sessions.c.owner_id, turns.c.session_id == sessions.c.id, turns.c.id == _NEWEST_ID)
 )
 _TURN_BY_ID = _TURN.where(turns.c.id == bindparam("b_id"))
 _TURNS_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id.in_(bindparam("b_branches", expanding=True)))
 _HOLDER = select(turns.c.holder, turns.c.state).where(at(turns, "session_id", "id"))
+_ADD_TURN = insert(turns).values(until_us=_LEASE_ENDS)
 _HELD_TURN = update(turns).where(at(turns, "session_id", "id", "holder"), turns.c.state == "open")
 _ANY_TURN = update(turns).where(at(turns, "session_id", "id"))
 
@@ -89,15 +98,19 @@ def newest_along(connection: Connection, session: SessionRow, newest: TurnRow | 
 
 
 def add_turn(connection: Connection, session: SessionRow, values: Mapping[str, object]) -> None:
-    connection.execute(insert(turns), {"owner_id": session.owner_id, "session_id": session.id, **values})
+    """Add a turn, held from now on."""
+    connection.execute(_ADD_TURN, {"owner_id": session.owner_id, "session_id": session.id, **values})
 
 
-def change_held_turn(
-    connection: Connection, owner_id: int, session_id: int, turn_id: int, holder: str, values: Mapping[str, object]
-) -> bool:
-    """Write to a turn if this holder still has it; whether he has."""
+def hold_turn(connection: Connection, owner_id: int, session_id: int, turn_id: int, holder: str, values: Mapping[str, object]) -> bool:
+    """Write to a turn and hold it on, if this holder still has it; whether he has."""
     bound = {"b_owner_id": owner_id, "b_session_id": session_id, "b_id": turn_id, "b_holder": holder}
-    return connection.execute(_HELD_TURN.values(dict(values)), bound).rowcount == 1
+    return connection.execute(_HELD_TURN.values({"until_us": _LEASE_ENDS, **values}), bound).rowcount == 1
+
+
+def take_turn(connection: Connection, session: SessionRow, turn_id: int, holder: str) -> None:
+    """Give a turn to another holder."""
+    change_turn(connection, session, turn_id, {"until_us": _LEASE_ENDS, "holder": holder, "state": "open", "draft": None})
 
 
 def change_turn(connection: Connection, session: SessionRow, turn_id: int, values: Mapping[str, object]) -> None:

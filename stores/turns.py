@@ -18,10 +18,8 @@ from threadkeep.stores.appending import append
 from threadkeep.stores.branching import fork, new_name
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared, digest, now_us
-from threadkeep.stores.turn_queries import TurnRow
+from threadkeep.stores.turn_queries import LEASE_US, TurnRow
 
-LEASE_US = 30_000_000
-"""How long a turn is held without a sign of life, in microseconds."""
 Supersede: TypeAlias = Callable[[TurnRow, int], str | None]
 """What the holder of an open turn had said behind the entry of this seq, as a draft; called where his session is taken from him."""
 
@@ -94,7 +92,7 @@ def begin(
 
 def _open(connection: Connection, session: SessionRow, user: Entry, holder: str, newest: TurnRow | None, *, retried: bool = False) -> Held:
     """A new turn, on the active branch."""
-    turn_id, now = _next_id(newest), now_us()
+    turn_id = _next_id(newest)
     previous = turn_queries.newest_along(connection, session, newest)
     turn_queries.add_turn(
         connection,
@@ -104,9 +102,8 @@ def _open(connection: Connection, session: SessionRow, user: Entry, holder: str,
             "branch_id": session.branch_id,
             "user_seq": user.seq,
             "holder": holder,
-            "until_us": now + LEASE_US,
             "state": "open",
-            "created_us": now,
+            "created_us": now_us(),
         },
     )
     return Held(session, turn_id, holder, user, retried, previous)
@@ -150,9 +147,7 @@ def _again(connection: Connection, session: SessionRow, user: Entry, holder: str
         )
     if newest is None or (turn.id, turn.branch_id) != (newest.id, session.branch_id):
         return _open(connection, session, user, holder, newest, retried=True)
-    turn_queries.change_turn(
-        connection, session, turn.id, {"holder": holder, "until_us": now_us() + LEASE_US, "state": "open", "draft": None}
-    )
+    turn_queries.take_turn(connection, session, turn.id, holder)
     previous = turn_queries.find_turn(connection, session, turn.id - 1)
     if previous is not None and previous.branch_id != session.branch_id:
         previous = turn_queries.turn_before(connection, session, user.seq)
@@ -161,7 +156,7 @@ def _again(connection: Connection, session: SessionRow, user: Entry, holder: str
 
 def is_alive(turn: TurnRow, is_dead: Callable[[str], bool]) -> bool:
     """Whether somebody still holds an open turn."""
-    return turn.until_us > now_us() and not is_dead(turn.holder)
+    return not turn.lapsed and not is_dead(turn.holder)
 
 
 def settle(
@@ -184,8 +179,7 @@ def write(connection: Connection, held: Held, values: Mapping[str, object]) -> N
         LeaseLost: another holder took the session.
     """
     session = held.session
-    values = {"until_us": now_us() + LEASE_US, **values}
-    if not turn_queries.change_held_turn(connection, session.owner_id, session.id, held.turn_id, held.holder, values):
+    if not turn_queries.hold_turn(connection, session.owner_id, session.id, held.turn_id, held.holder, values):
         raise why_lost(connection, held) or _ended(held)
 
 

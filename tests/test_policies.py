@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 from test_turns import die, said
@@ -389,6 +390,42 @@ def test_async_streams_and_turns_are_superseded_too(any_url: str) -> None:
             assert [entry.message.text for entry in entries] == ["first", "one ", "second", "mine", "third", "fourth", "again"]
 
     asyncio.run(work())
+
+
+def test_of_many_that_supersede_each_other_the_last_one_answers(opened: Open) -> None:
+    answered: list[str] = []
+    unexpected: list[BaseException] = []
+    together = threading.Barrier(6)
+
+    def supersede(number: int, session: Session) -> None:
+        for round_ in range(5):
+            together.wait()
+            try:
+                with session.turn(f"{number} {round_}", policy="supersede") as turn:
+                    turn.draft(f"draft of {number} {round_}")
+                    time.sleep(0.01)
+                    turn.finish(f"reply to {number} {round_}")
+                    answered.append(f"{number} {round_}")
+            except Superseded:
+                continue
+            except BaseException as error:  # noqa: BLE001  # every kind is counted
+                unexpected.append(error)
+
+    sessions = [opened(ScriptedBackend([])) for _ in range(6)]
+    sessions[0].append(Message.assistant("How can I help?"))
+    threads = [threading.Thread(target=supersede, args=(number, session)) for number, session in enumerate(sessions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert unexpected == []
+    log = said(sessions[0])
+    assert len([text for role, text in log if role == "user"]) == 30
+    for (role, text), (next_role, reply) in pairwise(log):
+        if role == "user" and next_role == "assistant":
+            assert reply in (f"reply to {text}", f"draft of {text}…")
+    assert [text.removeprefix("reply to ") for role, text in log if text.startswith("reply to ")] != []
+    assert sorted(text.removeprefix("reply to ") for _, text in log if text.startswith("reply to ")) == sorted(answered)
 
 
 # Across processes.

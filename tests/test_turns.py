@@ -1,5 +1,7 @@
 """Turns: who holds a session, what a dead holder leaves, who may still write, what the same key gives."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,12 +11,14 @@ from collections.abc import Callable
 import pytest
 
 from threadkeep import (
+    Budget,
     Conflict,
     InvalidSetting,
     KeyReused,
     LeaseLost,
     Memory,
     Message,
+    ScriptedBackend,
     Session,
     ToolCall,
     Turn,
@@ -197,6 +201,62 @@ def test_a_dead_processs_turn_is_taken_up_under_its_key(url: str, session: Sessi
         turn.finish("A whole reply.")
     assert said(session) == [("user", "first"), ("assistant", "Once upon…"), ("assistant", "A whole reply.")]
     assert session.chat("first", key="k").text == "A whole reply."
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_machines_whose_clocks_differ_agree_on_a_lease(any_url: str, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    with Memory(any_url, backend=ScriptedBackend(["fine", "fine"]), budget=Budget(4000)) as memory:
+        session = memory.session("chat")
+        with session.turn("first") as turn:
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr("threadkeep.stores.rows.time", lambda: time.time() + hours * 3600)
+                with pytest.raises(Conflict), session.turn("second", timeout=0):
+                    pass
+                with pytest.raises(Conflict):
+                    session.append("aside", timeout=0)
+            turn.draft("Once")
+            turn.finish("reply to first")
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr("threadkeep.stores.rows.time", lambda: time.time() + hours * 3600)
+            left = session.turn("third")
+            left.__enter__()
+        with pytest.raises(Conflict), session.turn("fourth", timeout=0):
+            pass
+        left.release()
+
+
+SUSPEND = """
+import os, signal, sys
+from threadkeep import Budget, LeaseLost, Memory, TiktokenCounter
+
+memory = Memory(sys.argv[1], counter=TiktokenCounter("o200k_base"), budget=Budget(4000, reply=500))
+with memory.session("chat").turn("first") as turn:
+    print("begun", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    try:
+        turn.finish("too late")
+    except LeaseLost as error:
+        print(type(error).__name__, error, flush=True)
+memory.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system suspends no process by a signal")
+def test_a_process_that_was_suspended_past_its_lease_writes_nothing(any_url: str) -> None:
+    with Memory(any_url, backend=ScriptedBackend(["fine"]), budget=Budget(4000)) as memory:
+        session = memory.session("chat")
+        with subprocess.Popen([sys.executable, "-c", SUSPEND, any_url], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            with pytest.raises(Conflict), session.turn("second", timeout=0):
+                pass
+            expire(memory)
+            assert session.chat("second", timeout=0).text == "fine"
+            process.send_signal(signal.SIGCONT)
+            assert process.stdout.readline().startswith("LeaseLost turn 1")
+        assert process.returncode == 0
+        assert [text for _, text in said(session)] == ["first", "second", "fine"]
 
 
 # Fencing.
