@@ -31,6 +31,8 @@ class Profile:
     """The regular expression that a tool call's id must match as a whole; None: any."""
     keys: frozenset[str] = KEYS
     """Keys that a message may hold."""
+    empty: bool = True
+    """Whether a message may be without a word; a backend sends a note in place of none where it may not."""
 
     def __post_init__(self) -> None:
         if self.system not in ("anywhere", "first"):

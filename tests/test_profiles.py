@@ -37,6 +37,11 @@ LOG = (
     Message.user("One more: " + "c" * 60),
     calling("call_" + "x" * 60),
     Message.assistant("I was interrupted."),
+    Message.user("Say something."),
+    Message.assistant(""),
+    Message.user("Call it."),
+    calling("quiet"),
+    Message.tool("", tool_call_id="quiet"),
     Message.assistant("Where were we?"),
 )
 
@@ -76,7 +81,7 @@ def ids_of(messages: Sent) -> list[str]:
 def paired(messages: Sent) -> None:
     """What all of them demand: each call has its result right behind it, under an id that no other call has."""
     ids = ids_of(messages)
-    assert len(ids) == len(set(ids)) == 4
+    assert len(ids) == len(set(ids)) == 5
     open_calls: list[str] = []
     for message in messages:
         if message["role"] == "tool":
@@ -111,6 +116,10 @@ def keys_of(messages: Sent) -> set[str]:
     return {key for message in messages for key in message}
 
 
+def none_empty(messages: Sent) -> None:
+    assert all(message["content"].strip() for message in messages if not message.get("tool_calls"))
+
+
 def takes_openai(messages: Sent) -> None:
     assert all(len(identity) <= 40 for identity in ids_of(messages))
     assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", message["name"]) for message in messages if "name" in message)
@@ -123,12 +132,14 @@ def takes_openai(messages: Sent) -> None:
 def takes_anthropic(messages: Sent) -> None:
     one_system_message(messages)
     in_turns(messages)
+    none_empty(messages)
     assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", identity) for identity in ids_of(messages))
 
 
 def takes_mistral(messages: Sent) -> None:
     one_system_message(messages)
     in_turns(messages)
+    none_empty(messages)
     assert all(re.fullmatch(r"[a-zA-Z0-9]{9}", identity) for identity in ids_of(messages))
     assert keys_of(messages) <= {"role", "content", "name", "tool_calls", "tool_call_id"}
     assert {key for message in messages for call in message.get("tool_calls", ()) for key in call} == {"id", "type", "function"}
@@ -137,6 +148,7 @@ def takes_mistral(messages: Sent) -> None:
 def takes_gemini(messages: Sent) -> None:
     one_system_message(messages)
     in_turns(messages)
+    none_empty(messages)
     for one, after in pairwise(messages):
         assert not after.get("tool_calls") or one["role"] in ("user", "tool")
     assert all("extra_content" in call for message in messages for call in message.get("tool_calls", ()))

@@ -21,6 +21,8 @@ NINE = r"[a-zA-Z0-9]{9}"
 """Ids that every provider takes."""
 UNSIGNED: JSON = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 """What Gemini takes for a call that another model made (ai.google.dev/gemini-api/docs/thought-signatures)."""
+EMPTY = "[empty]"
+"""Stands for no words where a provider takes no empty message."""
 _CONTROL = re.compile(
     r"<(?=\|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|/?s>|(?:start|end)_of_turn>|(?:bos|eos|unk|pad)>|</?SYS>>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|TOOL_CONTENT|ARGS|THINK)\])"
@@ -81,8 +83,8 @@ class Wire:
                 renamed = {call["id"]: matching_id(f"{call['id']} {place}", NINE) for call in calls if call["id"] in used}
                 used.update(str(call["id"]) for call in calls)
                 one["tool_calls"] = [self._call(call, renamed) for call in calls]
-            elif one.get("content") is None:
-                one["content"] = ""
+            elif one.get("content") is None or not (self._profile.empty or _has_content(one["content"])):
+                one["content"] = "" if self._profile.empty else EMPTY
             if (answered := message.get("tool_call_id")) in renamed:
                 one["tool_call_id"] = renamed[answered]
             made.append(one)
@@ -243,6 +245,14 @@ def words(said: object) -> str:
     metadata = said.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None  # OpenRouter: what the provider behind it said
     return f"{inner}{f' ({raw})' if raw else ''}"[:500]
+
+
+def _has_content(content: object) -> bool:
+    """Whether a message says or shows anything."""
+    if isinstance(content, str):
+        return bool(content.strip())
+    parts = content if isinstance(content, Sequence) else ()
+    return any(isinstance(part, Mapping) and (part.get("type") != "text" or str(part.get("text")).strip()) for part in parts)
 
 
 def _broken(found: re.Match[str]) -> str:

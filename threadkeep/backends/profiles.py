@@ -21,9 +21,11 @@ ANTHROPIC = Profile(
     structured_output=False,
     tool_ids=r"[a-zA-Z0-9_-]{1,64}",
     keys=frozenset({"role", "content", "tool_calls", "tool_call_id"}),
+    empty=False,
 )
 """Claude: one system message at the head, to which Anthropic would otherwise move every later one; `name` and
-`response_format` are ignored.
+`response_format` are ignored. No message is empty: "all messages must have non-empty content except for the optional final assistant
+message", also at the compatible API (microsoft/autogen#6083).
 
 Sources: docs.anthropic.com/en/api/openai-sdk, "System / Developer message hoisting" and the table of fields. Tool ids must match
 `^[a-zA-Z0-9_-]+$`, those of other providers often do not (langchain-ai/langchain#37756, maximhq/bifrost#5097).
@@ -35,12 +37,14 @@ MISTRAL = Profile(
     alternation=True,
     tool_ids=r"[a-zA-Z0-9]{9}",
     keys=frozenset({"role", "content", "name", "tool_calls", "tool_call_id"}),
+    empty=False,
 )
 """Mistral's models, wherever they run: roles in turns, and ids of exactly nine letters and digits.
 
 "Tool call id was … but must be a-z, A-Z, 0-9, with a length of 9" (langchain-ai/langchain#24668), also behind OpenRouter
 (openclaw/openclaw#57672) and with vLLM (anomalyco/opencode#7488). "After the optional system message, conversation roles must alternate"
-(vllm-project/vllm#6862). Keys it does not know are refused ("Extra inputs are not permitted": charmbracelet/crush#1590).
+(vllm-project/vllm#6862). Keys it does not know are refused ("Extra inputs are not permitted": charmbracelet/crush#1590). A reply that said
+nothing is refused later ("Assistant message must have either content or tool_calls, but not none": OpenHands/OpenHands#8685).
 """
 GEMINI = Profile(
     name="gemini",
@@ -48,11 +52,12 @@ GEMINI = Profile(
     developer=False,
     alternation=True,
     keys=frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "extra_content"}),
+    empty=False,
 )
 """Gemini: one system instruction, and a call of tools only behind a user's message or a tool's result, which turns make sure of.
 
 "Please ensure that function call turn comes immediately after a user turn or after a function response turn"
-(google-gemini/gemini-cli#11814). `extra_content` carries the thought signature of a tool call, without which Gemini 3 refuses the call
+(google-gemini/gemini-cli#11814). Empty messages are a bad request there too (microsoft/autogen#6063). `extra_content` carries the thought signature of a tool call, without which Gemini 3 refuses the call
 (ai.google.dev/gemini-api/docs/thought-signatures).
 """
 COMPATIBLE = Profile(
