@@ -12,6 +12,10 @@ KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refu
 """Keys of a message that OpenAI's API takes."""
 
 
+THOUGHT = "reasoning_content"
+"""The key of what a model thought, for providers that want it back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What a model's template or a provider's API accepts. The assembler makes every context fit it."""

@@ -11,6 +11,7 @@ from threadkeep.backends.base import Event, Finish, Reply, Usage
 from threadkeep.memory.asking import Asking
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, Conflict, InvalidReply, LeaseLost, StoreBusy, ThreadkeepError, Truncated
+from threadkeep.memory.fitting import THOUGHT
 from threadkeep.memory.history import Status
 from threadkeep.memory.message import Message, ToolCall
 from threadkeep.memory.runner import Runner
@@ -26,6 +27,7 @@ class Said:
         self.calls: list[ToolCall] = []
         self.finish: Finish | None = None
         self.usage: Usage | None = None
+        self.thought = ""
 
     def take(self, event: Event) -> None:
         if event.text:
@@ -33,6 +35,7 @@ class Said:
         self.calls.extend(event.tool_calls)
         self.finish = event.finish or self.finish
         self.usage = event.usage or self.usage
+        self.thought = event.thought or self.thought
 
     def __bool__(self) -> bool:
         return bool(self.texts or self.calls)
@@ -46,7 +49,8 @@ class Said:
         return self.message() if self else None
 
     def message(self) -> Message:
-        return Message.assistant(self.text if self.texts or not self.calls else None, tool_calls=self.calls)
+        extra = {THOUGHT: self.thought} if self.thought else {}
+        return Message("assistant", self.text if self.texts or not self.calls else None, tuple(self.calls), extra=extra)
 
 
 class Stream:

@@ -32,6 +32,7 @@ from threadkeep import (
 from threadkeep.backends.candidate import Candidate
 from threadkeep.backends.estimating_counter import EstimatingCounter
 from threadkeep.backends.llama_engine import Engine
+from threadkeep.backends.profiles import DEEPSEEK
 from threadkeep.backends.router import Router
 from threadkeep.testing import BackendContract
 
@@ -310,6 +311,38 @@ def test_a_geminis_signature_comes_back_to_it(backend_at: Made) -> None:
 
         sent = [[one.get("extra_content") for one in talk.body["messages"][1]["tool_calls"]] for talk in server.asked[1:]]  # type: ignore[index]
         assert sent == [[signed, {"google": {"thought_signature": "skip_thought_signature_validator"}}], [None, None]]
+
+
+def test_what_deepseek_thought_comes_back_to_it_where_it_called_tools_and_nobody_else_hears_of_it(url: str, backend_at: Made) -> None:
+    def look() -> str:
+        """Looks."""
+        return "a hen"
+
+    def thinks(text: str, *chunks: object) -> Answer:
+        return streams(delta(reasoning_content=text[:3]), delta(reasoning_content=text[3:]), *chunks, usage())
+
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    script = (
+        thinks("To look is best.", delta(tool_calls=[call]), delta(finish="tool_calls")),
+        thinks("It saw a hen.", delta("A hen.", "stop")),
+        thinks("No need to look.", delta("Hello.", "stop")),
+        says("Bye."),
+    )
+    with serving(*script) as server, serving() as other:
+        with Memory(url, backend=backend_at(server, profile=DEEPSEEK), upkeep=False) as memory:
+            session = memory.session("chat")
+            assert session.chat("What is there?", tools=[look]).text == "A hen."
+            assert session.chat("Hello.").text == "Hello."
+            session.chat("Bye.")
+            told = [entry.message.extra for entry in session.entries() if entry.role == "assistant"]
+            assert told == [{"reasoning_content": "To look is best."}, {"reasoning_content": "It saw a hen."}, {}, {}]
+            thinking = session.entries()[3]
+            assert thinking.tokens > memory.session("other").append(Message.assistant(thinking.message.text))[0].tokens + 4
+        with Memory(url, backend=backend_at(other), upkeep=False) as memory:
+            memory.session("chat").chat("And you?")
+        sent = [[one.get("reasoning_content") for one in talk.body["messages"] if one["role"] == "assistant"] for talk in server.asked]  # type: ignore[attr-defined]
+        assert sent[1:] == [["To look is best."], ["To look is best.", "It saw a hen."], ["To look is best.", "It saw a hen.", " "]]
+        assert "reasoning" not in str(other.asked[0].body)
 
 
 def test_a_refusal_is_text_and_is_told_apart(backend_at: Made) -> None:

@@ -10,7 +10,7 @@ import pytest
 from openai_server import serving
 
 from threadkeep import Memory, Message, OpenAIBackend, Profile, Session, ToolCall
-from threadkeep.backends.profiles import ANTHROPIC, COMPATIBLE, GEMINI, MISTRAL, OPENAI, PROFILES, is_publisher, profile_for
+from threadkeep.backends.profiles import ANTHROPIC, COMPATIBLE, DEEPSEEK, GEMINI, MISTRAL, OPENAI, PROFILES, is_publisher, profile_for
 
 TOOL = {"type": "function", "function": {"name": "look_up", "description": "", "parameters": {"type": "object", "properties": {}}}}
 Sent = Sequence[dict[str, Any]]
@@ -154,6 +154,15 @@ def takes_gemini(messages: Sent) -> None:
     assert all("extra_content" in call for message in messages for call in message.get("tool_calls", ()))
 
 
+def takes_deepseek(messages: Sent) -> None:
+    one_system_message(messages)
+    in_turns(messages)
+    assert keys_of(messages) <= {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
+    thoughts = [message.get("reasoning_content") for message in messages if message["role"] == "assistant"]
+    assert set(thoughts) == {"hm", " "}
+    assert not any("reasoning_content" in message for message in messages if message["role"] != "assistant")
+
+
 def takes_compatible(messages: Sent) -> None:
     one_system_message(messages)
     in_turns(messages)
@@ -165,6 +174,7 @@ TAKES = {
     "anthropic": takes_anthropic,
     "mistral": takes_mistral,
     "gemini": takes_gemini,
+    "deepseek": takes_deepseek,
     "compatible": takes_compatible,
 }
 
@@ -194,6 +204,8 @@ def test_one_log_becomes_a_valid_request_for_each_provider(name: str, sent: Call
         ("https://api.mistral.ai/v1", "open-model", MISTRAL),
         ("https://generativelanguage.googleapis.com/v1beta/openai/", "gemini-2.5-pro", GEMINI),
         ("https://europe-west1-aiplatform.googleapis.com/v1/x", "google/gemini-2.5-pro", GEMINI),
+        ("https://api.deepseek.com", "deepseek-v4-pro", DEEPSEEK),
+        ("https://openrouter.ai/api/v1", "deepseek/deepseek-v4-pro", COMPATIBLE),
         ("http://localhost:8000/v1", "Qwen/Qwen3-8B", COMPATIBLE),
         ("http://localhost:8000/v1", "mistralai/Mistral-7B-Instruct-v0.3", MISTRAL),
         ("http://localhost:8080/v1", "gpt-oss-20b", COMPATIBLE),
@@ -207,6 +219,7 @@ def test_the_profile_is_chosen_by_family_then_host_then_name(base_url: str | Non
 def test_only_providers_of_their_own_models_are_left_to_keep_control_tokens_apart() -> None:
     assert is_publisher("https://api.openai.com/v1")
     assert not is_publisher("https://openrouter.ai/api/v1")
+    assert not is_publisher("https://api.deepseek.com")
     assert not is_publisher("http://localhost:8000/v1")
 
 

@@ -67,6 +67,8 @@ class Event:
     """Why the reply ended; on the last event only."""
     usage: Usage | None = None
     """On the last event, where the model says it."""
+    thought: str = ""
+    """What the model thought before it said this, whole, on the last event: only where its provider wants it back with the message."""
     tool_result: Message | None = None
     """A tool's result, once it is stored; told by a session's stream, never by a backend."""
 

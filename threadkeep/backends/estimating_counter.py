@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from threadkeep.backends.tiktoken_counter import TiktokenCounter
+from threadkeep.memory.fitting import THOUGHT
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.tokens import Count
 
@@ -31,7 +32,7 @@ class EstimatingCounter:
 
     def count(self, message: Message) -> Count:
         """What one message adds to a request, at most, if the tokenizer is not much worse than usual."""
-        texts = (message.text, *(call.arguments for call in message.tool_calls))
+        texts = (message.text, *(call.arguments for call in message.tool_calls), str(message.extra.get(THOUGHT, "")))
         beyond = sum(_bytes_beyond_ascii(text) for text in texts)
         tokens = _widened(self._counter.count(message).tokens) + -(-beyond // BEYOND_ASCII) + PER_MESSAGE
         return Count(tokens, exact=False)

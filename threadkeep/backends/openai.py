@@ -16,6 +16,7 @@ from threadkeep.backends.profiles import is_publisher, profile_for
 from threadkeep.backends.tiktoken_counter import TiktokenCounter
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, InvalidSetting, MissingExtra
+from threadkeep.memory.fitting import THOUGHT
 from threadkeep.memory.message import JSON, Message, ToolCall
 from threadkeep.memory.tokens import TokenCounter
 
@@ -134,7 +135,8 @@ class OpenAIBackend:
                 yield Event(said)
         finally:
             going.cancel()
-        yield call.reading.last(lambda text, calls: (context.tokens, self._counted(text, calls)))
+        keeps = bool(context.tools) and THOUGHT in self.profile.keys
+        yield call.reading.last(lambda text, calls: (context.tokens, self._counted(text, calls)), thought=keeps)
 
     def close(self) -> None:
         """Leave all calls and close the connections; a later call opens them again."""

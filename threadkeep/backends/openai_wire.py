@@ -14,7 +14,7 @@ from decimal import Decimal
 from threadkeep.backends.base import Event, Finish, Usage
 from threadkeep.backends.wire_text import BREAK, each_text, without_surrogates
 from threadkeep.memory.context import Context
-from threadkeep.memory.fitting import KEYS, Profile, matching_id
+from threadkeep.memory.fitting import KEYS, THOUGHT, Profile, matching_id
 from threadkeep.memory.message import JSON, ToolCall
 
 NINE = r"[a-zA-Z0-9]{9}"
@@ -23,6 +23,8 @@ UNSIGNED: JSON = {"google": {"thought_signature": "skip_thought_signature_valida
 """What Gemini takes for a call that another model made (ai.google.dev/gemini-api/docs/thought-signatures)."""
 EMPTY = "[empty]"
 """Stands for no words where a provider takes no empty message."""
+NO_THOUGHT = " "
+"""The least that DeepSeek takes for what it thought, where nothing was kept of it (BerriAI/litellm#28057)."""
 _CONTROL = re.compile(
     r"<(?=\|[^|<>\s]{1,40}\|>|｜[^｜<>]{1,40}｜>|/?s>|(?:start|end)_of_turn>|(?:bos|eos|unk|pad)>|</?SYS>>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|TOOL_CONTENT|ARGS|THINK)\])"
@@ -85,6 +87,8 @@ class Wire:
                 one["tool_calls"] = [self._call(call, renamed) for call in calls]
             elif one.get("content") is None or not (self._profile.empty or _has_content(one["content"])):
                 one["content"] = "" if self._profile.empty else EMPTY
+            if THOUGHT in self._profile.keys and one.get("role") == "assistant":
+                one.setdefault(THOUGHT, NO_THOUGHT)
             if (answered := message.get("tool_call_id")) in renamed:
                 one["tool_call_id"] = renamed[answered]
             made.append(one)
@@ -147,6 +151,7 @@ class Reading:
     total_ms: float | None = None
     finish: Finish | None = None
     texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
     _calls: dict[object, _Call] = field(default_factory=dict)
     _usage: JSON | None = None
     _refused: bool = False
@@ -185,6 +190,8 @@ class Reading:
             self.first_token_ms = self._elapsed()
         if text:
             self.texts.append(text)
+        if isinstance(thought := delta.get(THOUGHT), str):
+            self.thoughts.append(thought)
         return text
 
     def _call(self, delta: JSON) -> None:
@@ -205,8 +212,13 @@ class Reading:
         """Nothing more comes."""
         self.total_ms = self._elapsed()
 
-    def last(self, estimated: Callable[[str, tuple[ToolCall, ...]], tuple[int, int]]) -> Event:
-        """The event that ends it. A call that was cut is not given. `estimated`: prompt and reply tokens, where the server told none."""
+    def last(self, estimated: Callable[[str, tuple[ToolCall, ...]], tuple[int, int]], *, thought: bool = False) -> Event:
+        """The event that ends it. A call that was cut is not given.
+
+        Args:
+            estimated: gives prompt and reply tokens, where the server told none.
+            thought: whether what the model thought goes along.
+        """
         cut = self.finish in ("length", "content_filter")
         kept = [call for call in self._calls.values() if call.name and (call.whole or not cut)]
         calls = tuple(call.made() for call in kept)
@@ -215,7 +227,7 @@ class Reading:
             finish = "tool_calls"
         elif self._refused and finish == "stop":
             finish = "content_filter"
-        return Event(tool_calls=calls, finish=finish, usage=self._used(estimated, calls))
+        return Event(tool_calls=calls, finish=finish, usage=self._used(estimated, calls), thought="".join(self.thoughts) if thought else "")
 
     def _used(self, estimated: Callable[[str, tuple[ToolCall, ...]], tuple[int, int]], calls: tuple[ToolCall, ...]) -> Usage:
         told = self._usage or {}

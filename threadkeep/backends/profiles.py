@@ -6,7 +6,7 @@ Each says what it rests on: the provider's documentation, or a public report wit
 import re
 from urllib.parse import urlsplit
 
-from threadkeep.memory.fitting import Profile
+from threadkeep.memory.fitting import THOUGHT, Profile
 
 OPENAI = Profile(name="openai", tool_ids=r".{1,40}")
 """OpenAI and Azure: system and developer messages anywhere.
@@ -57,8 +57,21 @@ GEMINI = Profile(
 """Gemini: one system instruction, and a call of tools only behind a user's message or a tool's result, which turns make sure of.
 
 "Please ensure that function call turn comes immediately after a user turn or after a function response turn"
-(google-gemini/gemini-cli#11814). Empty messages are a bad request there too (microsoft/autogen#6063). `extra_content` carries the thought signature of a tool call, without which Gemini 3 refuses the call
+(google-gemini/gemini-cli#11814). Empty messages are a bad request there too (microsoft/autogen#6063). `extra_content` carries the thought
+signature of a tool call, without which Gemini 3 refuses the call
 (ai.google.dev/gemini-api/docs/thought-signatures).
+"""
+DEEPSEEK = Profile(
+    name="deepseek",
+    system="first",
+    developer=False,
+    alternation=True,
+    keys=frozenset({"role", "content", "name", "tool_calls", "tool_call_id", THOUGHT}),
+)
+"""DeepSeek's own API: what the model thought goes back to it.
+
+In thinking mode, which is on unless a request says otherwise, the `reasoning_content` of turns with tool calls "must be fully passed back
+to the API in all subsequent requests", otherwise it "will return a 400 error" (api-docs.deepseek.com/guides/thinking_mode).
 """
 COMPATIBLE = Profile(
     name="compatible",
@@ -73,7 +86,7 @@ Templates refuse what is not system, user, assistant, user …: "System message 
 ggml-org/llama.cpp#27367), "Conversation roles must alternate" (Gemma 3 and others: suitenumerique/conversations#197), "Unexpected
 message role" for `developer` (ogx-ai/ogx#6069, DeepSeek: earendil-works/pi#1048). What all of them accept is sent.
 """
-PROFILES = {profile.name: profile for profile in (OPENAI, ANTHROPIC, MISTRAL, GEMINI, COMPATIBLE)}
+PROFILES = {profile.name: profile for profile in (OPENAI, ANTHROPIC, MISTRAL, GEMINI, DEEPSEEK, COMPATIBLE)}
 """By name."""
 
 _HOSTS = (
@@ -81,6 +94,7 @@ _HOSTS = (
     (r"api\.anthropic\.com", ANTHROPIC),
     (r"(.*\.)?mistral\.ai", MISTRAL),
     (r"(.*[.-])?(generativelanguage|aiplatform)\.googleapis\.com", GEMINI),
+    (r"api\.deepseek\.com", DEEPSEEK),
 )
 _MODELS = (
     (r"mistral|mixtral|ministral|magistral|devstral|codestral|pixtral|voxtral", MISTRAL),
@@ -108,7 +122,8 @@ def profile_for(base_url: str | None, model: str) -> Profile:
 
 def is_publisher(base_url: str | None) -> bool:
     """Whether a provider answers there with models of its own, and keeps text apart from their control tokens itself."""
-    return base_url is None or any(re.fullmatch(pattern, _host(base_url)) for pattern, _ in _HOSTS)
+    own = [pattern for pattern, profile in _HOSTS if profile is not DEEPSEEK]  # nothing is known of how it treats them
+    return base_url is None or any(re.fullmatch(pattern, _host(base_url)) for pattern in own)
 
 
 def _host(base_url: str) -> str:

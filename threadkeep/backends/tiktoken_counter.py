@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from threadkeep.backends.vocabulary import encoding_name, vocabulary
 from threadkeep.memory.errors import InvalidSetting
+from threadkeep.memory.fitting import THOUGHT
 from threadkeep.memory.message import JSON, ImagePart, Message, TextPart, ToolCall
 from threadkeep.memory.tokens import Count
 
@@ -21,8 +22,8 @@ FUNCTION = {"o200k_base": 7, "cl100k_base": 10}
 PROPERTIES, PROPERTY, ENUM, ENUM_ITEM, FUNCTIONS_END = 3, 3, -3, 3, 12
 PER_CALL = 4
 """No rule is published for tool calls in messages; with the call's id counted as well this is above what is billed."""
-SENT_KEYS = ("refusal", "audio", "function_call")
-"""Keys beside the usual ones that OpenAI's API reads in a message."""
+SENT_KEYS = ("refusal", "audio", "function_call", THOUGHT)
+"""Keys beside the usual ones that OpenAI's API reads in a message, or another that is like it."""
 
 IMAGES = (
     ("gpt-4o-mini", 2_833, 2_833 + 8 * 5_667),
