@@ -114,7 +114,11 @@ def _examine(store: SQLStore, branch: _Branch) -> tuple[_Found, _Found]:
     totals, words = _Found(), _Found()
     own, counted = branch.row.segments[-1], dict[int, tuple[int, int]]()
     with store.read("reading a log") as connection:
-        head = head_at(connection, branch.row, branch.row.segments[-1].first - 1)
+        try:
+            head = head_at(connection, branch.row, own.first - 1)
+        except BROKEN:
+            totals.add(fault(f"{branch.said} was forked at entry {own.first - 1}, which is not there any more, or no message"))
+            return totals, words
     for number, first in enumerate(range(own.first, own.last + 1, PAGE)):
         last = min(first + PAGE - 1, own.last)
         with store.read("reading a log") as connection:

@@ -56,6 +56,42 @@ def test_a_healthy_database_is_found_well(any_url: str) -> None:
     store.close()
 
 
+def fork(url: str) -> None:
+    """Branches behind each kind of entry: a system message, a call, a result, a late result, a reply."""
+    with Memory(url, backend=ScriptedBackend(lambda _: "a reply"), budget=Budget(4000, reply=500), upkeep=False) as memory:
+        session = memory.session("chat", owner="ada")
+        for at in range(10):
+            session.switch("main")
+            session.fork(f"at {at}", at=at)
+            session.append(Message.tool("found again", tool_call_id="a"), "And then?", Message.tool("late", tool_call_id="a"))
+            session.regenerate()
+            session.edit(max(1, at), Message.system("You do not help."))
+
+
+def test_a_database_with_branches_is_found_well(any_url: str) -> None:
+    fill(any_url)
+    fork(any_url)
+    store = SQLStore(any_url)
+    assert grave(store) == ""
+    assert checks(store)["totals"].looked_at > 60
+    store.close()
+
+
+def test_a_branch_whose_beginning_is_gone_is_named(url: str) -> None:
+    fill(url)
+    fork(url)
+    store = SQLStore(url)
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "DELETE FROM threadkeep_branches WHERE name = 'main' AND owner_id = (SELECT id FROM threadkeep_owners WHERE name = 'ada')"
+        )
+        connection.exec_driver_sql("DELETE FROM threadkeep_messages WHERE seq = 3")
+    said = grave(store)
+    assert "branch 'at 4' has lost a branch that it was forked from" in said
+    assert "branch 'at 3' of session 'chat' of 'ada' was forked at entry 3, which is not there any more" in said
+    store.close()
+
+
 DAMAGE: list[tuple[str, str]] = [
     ("DELETE FROM threadkeep_owners WHERE name = 'bob'", "lost their owners"),
     ("DELETE FROM threadkeep_messages WHERE seq = 2", "has 8 of the entries 1 to 9"),
