@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from threadkeep.memory.branch import Branch
 from threadkeep.memory.errors import NotFound
 from threadkeep.memory.history import moment
+from threadkeep.stores.probing import by_keys
 from threadkeep.stores.queries import SessionRow, at, read_session
 from threadkeep.stores.schema import branches, messages, sessions
 
@@ -20,7 +21,7 @@ _LISTED = select(*(branches.c[name] for name in "id name lineage head_seq head_t
 _ONE_LISTED = _LISTED.where(at(branches, "id"))
 _NEWEST = _LISTED.where(at(branches, "session_id")).order_by(branches.c.id.desc()).limit(bindparam("b_limit"))
 _BEHIND = _NEWEST.where(branches.c.id < bindparam("b_id"))
-_NAMES = select(branches.c.id, branches.c.name).where(at(branches), branches.c.id.in_(bindparam("b_ids", expanding=True)))
+_NAMES = by_keys([branches.c.id, branches.c.name], branches, at(branches), {"id": "b_ids"})
 _SHOWABLE = (
     select(messages.c.group_seq)
     .where(
@@ -95,7 +96,7 @@ def _listed(connection: Connection, session: SessionRow, rows: Sequence[Row[Any]
     shared: dict[int, tuple[int, int]] = {row.id: tuple(json.loads(row.lineage)[-1][:2]) for row in rows if row.lineage != "[]"}
     unknown = sorted({parent for parent, _ in shared.values()} - names.keys())
     if unknown:
-        found = connection.execute(_NAMES, {"b_owner_id": session.owner_id, "b_ids": unknown})
+        found = connection.execute(_NAMES.on(connection), {"b_owner_id": session.owner_id, "b_ids": unknown})
         names |= {row.id: row.name for row in found}
     return [
         Branch(

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, case, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, case, select
 
 from threadkeep.memory.history import Entry
 from threadkeep.memory.index import ROLES
+from threadkeep.stores.probing import ByKeys, by_keys
 from threadkeep.stores.queries import ENTRY, SessionRow, at, read_session
 from threadkeep.stores.schema import branches, messages, sessions, terms, vectors
 
@@ -41,32 +42,30 @@ class Place:
     seq: int
 
 
-def _within(table: Table, *more: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The condition that a row is of a span."""
-    branch, after, upto = table.c.branch_id, table.c.seq > bindparam("b_after"), table.c.seq <= bindparam("b_upto")
-    return and_(at(table), branch.in_(bindparam("b_branches", expanding=True)), after, upto, *more)
-
-
-def _among(table: Table, *more: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The condition that a row is of some branches and has one of some seqs."""
-    branch, seq = table.c.branch_id, table.c.seq
-    of_branches, of_seqs = branch.in_(bindparam("b_branches", expanding=True)), seq.in_(bindparam("b_seqs", expanding=True))
-    return and_(at(table), of_branches, of_seqs, *more)
+def _in_span(table: Table, *more: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition that a row is of a span, whatever its branch."""
+    return and_(at(table), table.c.seq > bindparam("b_after"), table.c.seq <= bindparam("b_upto"), *more)
 
 
 _COMMON_FIRST = sorted(ROLES, key=("user", "assistant", "tool", "system", "developer").index)
 _ROLE = case({role: ROLES.index(role) for role in _COMMON_FIRST}, value=messages.c.role, else_=len(ROLES))
-_COLUMNS = select(
-    *(messages.c[name] for name in "branch_id seq shown_tokens created_us group_seq".split()), _ROLE.label("role_number")
-).where(_within(messages, messages.c.status.in_(("complete", "interrupted"))))
+_OF_BRANCHES = {"branch_id": "b_branches"}
+_AT_SEQS = {**_OF_BRANCHES, "seq": "b_seqs"}
+_WITH_TERMS = {**_OF_BRANCHES, "term": "b_terms"}
+_COLUMNS = by_keys(
+    [*(messages.c[name] for name in "branch_id seq shown_tokens created_us group_seq".split()), _ROLE.label("role_number")],
+    messages,
+    _in_span(messages, messages.c.status.in_(("complete", "interrupted"))),
+    _OF_BRANCHES,
+)
 _OF_MODEL = vectors.c.model == bindparam("b_model")
-_STORED = select(*(vectors.c[name] for name in "branch_id seq made_at_seq vector".split()))
-_VECTORS, _VECTORS_AT = _STORED.where(_within(vectors, _OF_MODEL)), _STORED.where(_among(vectors, _OF_MODEL))
-_VECTOR_COUNTS = select(vectors.c.branch_id, func.count()).where(_within(vectors, _OF_MODEL)).group_by(vectors.c.branch_id)
-_OF_TERMS = terms.c.term.in_(bindparam("b_terms", expanding=True))
-_POSTINGS = select(terms.c.term, terms.c.branch_id, terms.c.seq, terms.c.frequency).where(_within(terms, _OF_TERMS))
-_TERM_COUNTS = select(terms.c.term, func.count()).where(_within(terms, _OF_TERMS)).group_by(terms.c.term)
-_ENTRIES_AT = select(messages.c.branch_id, *ENTRY).where(_among(messages))
+_STORED = [vectors.c[name] for name in "branch_id seq made_at_seq vector".split()]
+_VECTORS = by_keys(_STORED, vectors, _in_span(vectors, _OF_MODEL), _OF_BRANCHES)
+_VECTORS_AT = by_keys(_STORED, vectors, and_(at(vectors), _OF_MODEL), _AT_SEQS)
+_VECTOR_COUNTS = by_keys([vectors.c.branch_id], vectors, _in_span(vectors, _OF_MODEL), _OF_BRANCHES, count_by="branch_id")
+_POSTINGS = by_keys([terms.c[name] for name in "term branch_id seq frequency".split()], terms, _in_span(terms), _WITH_TERMS)
+_TERM_COUNTS = by_keys([terms.c.term], terms, _in_span(terms), _WITH_TERMS, count_by="term")
+_ENTRIES_AT = by_keys([messages.c.branch_id, *ENTRY], messages, at(messages), _AT_SEQS)
 _SESSIONS = (
     select(
         *(sessions.c[name] for name in "owner_id id active_branch name tokenizer clip revision".split()),
@@ -132,7 +131,7 @@ def entries_at(connection: Connection, owner_id: int, places: Sequence[Place]) -
     """The entries of these places."""
     wanted, found = set(places), {}
     for some in gathered(places):
-        for row in connection.execute(_ENTRIES_AT, {"b_owner_id": owner_id} | _named(some)).all():
+        for row in connection.execute(_ENTRIES_AT.on(connection), {"b_owner_id": owner_id} | _named(some)).all():
             place = Place(row[0], row[1])
             if place in wanted:
                 found[place] = Entry._make(row[1:])
@@ -167,9 +166,9 @@ def _cut(names: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield names[start : start + NAMED]
 
 
-def _pages(connection: Connection, statement: Select[Any], values: dict[str, object], size: int = PAGE) -> Iterator[list[Row]]:
+def _pages(connection: Connection, statement: Select[Any] | ByKeys, values: dict[str, object], size: int = PAGE) -> Iterator[list[Row]]:
     """The driver's own rows: SQLAlchemy's take three times as long."""
-    with connection.execute(statement, values) as result:
+    with connection.execute(statement.on(connection) if isinstance(statement, ByKeys) else statement, values) as result:
         cursor = result.cursor
         assert cursor is not None
         while page := cast(list[Row], list(cursor.fetchmany(size))):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
 
 from threadkeep.memory.history import Entry, Head, moment
+from threadkeep.stores.probing import by_keys
 from threadkeep.stores.schema import branches, messages, metadata, owners, pins, sessions, terms, vectors
 
 ENTRY = tuple(
@@ -61,8 +62,8 @@ _SESSION = select(
     *(branches.c[name] for name in "lineage head_seq head_tokens head_shown head_group head_turn open_calls leading".split()),
 ).join_from(sessions, branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
 # The owner's id by a query of its own: joined, SQLite reads all owners where its statistics, even old ones, say that they are few.
-_OWNER_ID = select(owners.c.id).where(owners.c.name == bindparam("b_owner")).scalar_subquery()
-SESSION_BY_NAME = _SESSION.where(sessions.c.owner_id == _OWNER_ID, sessions.c.name == bindparam("b_name"))
+OWNER_ID = select(owners.c.id).where(owners.c.name == bindparam("b_owner")).scalar_subquery()
+SESSION_BY_NAME = _SESSION.where(sessions.c.owner_id == OWNER_ID, sessions.c.name == bindparam("b_name"))
 _BOTH = (sessions, branches)
 _SESSION_BY_NAME_LOCKED = SESSION_BY_NAME.with_for_update(of=_BOTH)
 _SESSION_BY_ID = _SESSION.where(at(sessions, "id"))
@@ -235,15 +236,15 @@ _RANGE = (
     .order_by(messages.c.seq)
 )
 _PAGE = _RANGE.limit(bindparam("b_limit"))
-_SEQS = select(*ENTRY).where(at(messages, "branch_id"), messages.c.seq.in_(bindparam("b_seqs", expanding=True))).order_by(messages.c.seq)
+_SEQS = by_keys(ENTRY, messages, at(messages, "branch_id"), {"seq": "b_seqs"}, order_by="seq")
 _SHOWN = (
     select(*ENTRY)
     .where(at(messages, "branch_id"), messages.c.cum_shown > bindparam("b_low"), messages.c.cum_shown <= bindparam("b_high"))
     .order_by(messages.c.cum_shown, messages.c.seq)
 )
-_KEY = select(messages.c.branch_id, messages.c.seq, messages.c.key_digest)
-_KEY_HERE = _KEY.where(at(messages, "branch_id", "key"))
-_KEY_ALONG = _KEY.where(at(messages, "key"), messages.c.branch_id.in_(bindparam("b_branches", expanding=True)))
+_KEYED = (messages.c.branch_id, messages.c.seq, messages.c.key_digest)
+_KEY_HERE = select(*_KEYED).where(at(messages, "branch_id", "key"))
+_KEY_ALONG = by_keys(_KEYED, messages, at(messages, "key"), {"branch_id": "b_branches"})
 
 
 def add_entries(
@@ -296,7 +297,7 @@ def entries_of(connection: Connection, session: SessionRow, seqs: Sequence[int])
         here = [seq for seq in seqs if segment.first <= seq <= segment.last]
         for at in range(0, len(here), 500):
             values = {"b_owner_id": session.owner_id, "b_branch_id": segment.branch_id, "b_seqs": here[at : at + 500]}
-            found.extend(_read_entries(connection, _SEQS, values))
+            found.extend(_read_entries(connection, _SEQS.on(connection), values))
     return found
 
 
@@ -331,7 +332,7 @@ def find_key(connection: Connection, session: SessionRow, key: str) -> Keyed | N
     else:
         branch_ids = [segment.branch_id for segment in session.segments]
         pages = (branch_ids[start : start + 500] for start in range(0, len(branch_ids), 500))
-        rows = [row for page in pages for row in connection.execute(_KEY_ALONG, {**values, "b_branches": page})]
+        rows = [row for page in pages for row in connection.execute(_KEY_ALONG.on(connection), {**values, "b_branches": page})]
     upto = {segment.branch_id: segment.last for segment in session.segments} if rows else {}
     return max((Keyed(seq, digest, upto[at]) for at, seq, digest in rows if seq <= upto[at]), default=None)
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, bindparam, exists, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table, bindparam, insert, select
 
 from threadkeep.stores.queries import SessionRow, at, within
 from threadkeep.stores.schema import importances, messages, tags
@@ -40,17 +40,19 @@ _ANY = _of(messages)
 _BY_ROLE = _of(messages, "role")
 _BY_TAG = _of(tags, "tag")
 _BY_IMPORTANCE = _of(importances).where(importances.c.importance >= bindparam("b_importance"))
-_TAG_AND_IMPORTANCE = _BY_TAG.where(
-    exists().where(
-        *(importances.c[name] == tags.c[name] for name in ("owner_id", "branch_id", "seq")),
-        importances.c.importance >= bindparam("b_importance"),
-    )
-)
+
+
+def _beside(column: Column[Any], table: Table) -> ColumnElement[Any]:
+    """What the same entry has in another table. A value is looked up by its key, where EXISTS may become a join that reads them all."""
+    same = (column.table.c[name] == table.c[name] for name in ("owner_id", "branch_id", "seq"))
+    return select(column).where(*same).correlate(table).scalar_subquery()
+
+
+_TAG_AND_IMPORTANCE = _BY_TAG.where(_beside(importances.c.importance, tags) >= bindparam("b_importance"))
 
 
 def _also_of_roles(statement: Select[Any], table: Table) -> Select[Any]:
-    same = (messages.c[name] == table.c[name] for name in ("owner_id", "branch_id", "seq"))
-    return statement.where(exists().where(*same, messages.c.role.in_(bindparam("b_roles", expanding=True))))
+    return statement.where(_beside(messages.c.role, table).in_(bindparam("b_roles", expanding=True)))
 
 
 _OF_ROLES = {

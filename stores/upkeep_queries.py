@@ -10,10 +10,10 @@ from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, or_, select, update
 
 from threadkeep.memory.history import moment
-from threadkeep.stores.queries import SessionRow, at
+from threadkeep.stores.queries import OWNER_ID, SessionRow, at
 from threadkeep.stores.schema import branches, owners, sessions, upkeep
 
 KIND_LENGTH = 64
@@ -116,7 +116,7 @@ _STATUS = (
 
 def list_jobs(connection: Connection, owner: str | None, limit: int) -> list[JobStatus]:
     """At most so many jobs, of an owner or of all, those that fail first, then those that are furthest behind."""
-    statement = _STATUS if owner is None else _STATUS.where(owners.c.name == bindparam("b_owner"))
+    statement = _STATUS if owner is None else _STATUS.where(sessions.c.owner_id == OWNER_ID)
     rows = connection.execute(statement, {"b_limit": limit} | ({} if owner is None else {"b_owner": owner}))
     listed = map(JobStatus._make, rows)
     return [job._replace(error=job.error and json.loads(job.error), done=min(job.done, job.entries)) for job in listed]
@@ -134,31 +134,30 @@ class Behind(NamedTuple):
 def sessions_behind(connection: Connection, kinds: Sequence[str], owner: str | None, after: tuple[int, int], limit: int) -> list[Behind]:
     """A page of sessions that one of these jobs is behind, by owner's and session's id."""
     owner_id, session_id = after
+    behind = [sessions.c.owner_id >= owner_id, or_(sessions.c.owner_id > owner_id, sessions.c.id > session_id)]
     statement = (
         select(sessions.c.owner_id, sessions.c.id, owners.c.name, sessions.c.name)
         .select_from(_ACTIVE)
-        .where(
-            *_behind(kinds, owner), or_(sessions.c.owner_id > owner_id, and_(sessions.c.owner_id == owner_id, sessions.c.id > session_id))
-        )
+        .where(*_behind(kinds, owner), *(behind if owner is None else [sessions.c.id > session_id]))
         .order_by(sessions.c.owner_id, sessions.c.id)
         .limit(limit)
     )
-    return [Behind._make(row) for row in connection.execute(statement)]
+    return [Behind._make(row) for row in connection.execute(statement, {} if owner is None else {"b_owner": owner})]
 
 
 def count_behind(connection: Connection, kinds: Sequence[str], owner: str | None) -> int:
     """How many sessions that are."""
-    return connection.execute(select(func.count()).select_from(_ACTIVE).where(*_behind(kinds, owner))).scalar_one()
+    statement = select(func.count()).select_from(_ACTIVE).where(*_behind(kinds, owner))
+    return connection.execute(statement, {} if owner is None else {"b_owner": owner}).scalar_one()
 
 
 def _behind(kinds: Sequence[str], owner: str | None) -> list[ColumnElement[bool]]:
-    seen = [
-        exists().where(
-            upkeep.c.owner_id == branches.c.owner_id,
-            upkeep.c.branch_id == branches.c.id,
-            upkeep.c.kind == kind,
-            upkeep.c.done_seq >= branches.c.head_seq,
-        )
+    done = [
+        select(upkeep.c.done_seq)
+        .where(upkeep.c.owner_id == branches.c.owner_id, upkeep.c.branch_id == branches.c.id, upkeep.c.kind == kind)
+        .correlate(branches)
+        .scalar_subquery()
         for kind in kinds
     ]
-    return [branches.c.head_seq > 0, or_(*(~one for one in seen)), *([] if owner is None else [owners.c.name == owner])]
+    seen = [func.coalesce(one, 0) < branches.c.head_seq for one in done]
+    return [branches.c.head_seq > 0, or_(*seen), *([] if owner is None else [sessions.c.owner_id == OWNER_ID])]

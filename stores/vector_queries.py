@@ -6,17 +6,18 @@ was made: it counts in turns whose user message came later.
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from threadkeep.memory.history import Entry
+from threadkeep.stores.probing import by_keys
 from threadkeep.stores.queries import ENTRY, SessionRow, at, within
 from threadkeep.stores.schema import messages, vectors
 
-_HAS_ONE = exists().where(
-    vectors.c.owner_id == messages.c.owner_id,
-    vectors.c.branch_id == messages.c.branch_id,
-    vectors.c.seq == messages.c.seq,
-    vectors.c.model == bindparam("b_model"),
+_OWN_VECTOR = (
+    select(vectors.c.seq)
+    .where(*(vectors.c[name] == messages.c[name] for name in ("owner_id", "branch_id", "seq")), vectors.c.model == bindparam("b_model"))
+    .correlate(messages)
+    .scalar_subquery()  # looked up by its key, where NOT EXISTS may become a join that reads all vectors of the session
 )
 _UNEMBEDDED = (
     select(*ENTRY)
@@ -25,12 +26,12 @@ _UNEMBEDDED = (
         messages.c.seq >= bindparam("b_first"),
         messages.c.seq <= bindparam("b_last"),
         messages.c.status.not_in(("late", "erased")),
-        ~_HAS_ONE,
+        _OWN_VECTOR.is_(None),
     )
     .order_by(messages.c.seq)
     .limit(bindparam("b_limit"))
 )
-_THERE = select(vectors.c.seq).where(at(vectors, "branch_id", "model"), vectors.c.seq.in_(bindparam("b_seqs", expanding=True)))
+_THERE = by_keys([vectors.c.seq], vectors, at(vectors, "branch_id", "model"), {"seq": "b_seqs"})
 _DROP_OTHERS = delete(vectors).where(
     at(vectors, "branch_id"),
     vectors.c.seq >= bindparam("b_first"),
@@ -78,7 +79,7 @@ def add_vectors(connection: Connection, session: SessionRow, model: str, rows: S
         for start in range(0, len(here), 500):
             page = here[start : start + 500]
             values = {f"b_{name}": value for name, value in owned.items()} | {"b_seqs": [seq for seq, _ in page]}
-            there = set(connection.execute(_THERE, values).scalars())
+            there = set(connection.execute(_THERE.on(connection), values).scalars())
             new = [{**owned, "seq": seq, "vector": vector, "made_at_seq": segment.last} for seq, vector in page if seq not in there]
             if new:
                 connection.execute(insert(vectors), new)
