@@ -268,9 +268,9 @@ class AsyncSession:
         """`Session.pin`."""
         await self._threads.run(lambda: self._session.pin(seq))
 
-    async def calls(self) -> list[CallRow]:
+    async def calls(self, after: int = 0, limit: int = 100) -> list[CallRow]:
         """`Session.calls`."""
-        return await self._threads.run(self._session.calls)
+        return await self._threads.run(lambda: self._session.calls(after, limit))
 
     async def upkeep(self) -> list[Upkept]:
         """`Session.upkeep`, on a thread beside those of the turns: it may take minutes."""

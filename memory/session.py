@@ -362,9 +362,20 @@ class Session(Branching):
             raise InvalidSetting(f"pin({seq!r:.80}): an entry's seq")
         self._setup.store.pin(self.owner, self.name, seq)
 
-    def calls(self) -> list[CallRow]:
-        """The session's model calls, oldest first: replies, summaries, embeddings; with tokens, milliseconds, and what they cost."""
-        return self._setup.store.calls(self.owner, self.name)
+    def calls(self, after: int = 0, limit: int = 100) -> list[CallRow]:
+        """A page of the session's model calls, oldest first: replies, summaries, embeddings; with tokens, milliseconds, and what they cost.
+
+        Args:
+            after: the `id` of the call before the first; 0: from the beginning.
+            limit: the most that are returned.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        if not isinstance(after, int):
+            raise InvalidSetting(f"calls(after={after!r:.80}): a call's id, or 0")
+        least = min(max(0, after), 2**63 - 1)
+        return self._setup.store.calls(self.owner, self.name, after=least, limit=check_limit(limit))
 
     def upkeep(self) -> list[Upkept]:
         """Make the session's summaries and vectors that are due, now, and say what became of each job.

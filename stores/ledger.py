@@ -4,6 +4,7 @@ Costs are exact decimals, stored as text; no database adds them up. A total for 
 that what was spent is one look; it outlives the calls of a session that is deleted.
 """
 
+import secrets
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal, localcontext
@@ -13,7 +14,6 @@ from sqlalchemy import ColumnElement, Connection, Table, bindparam, func, insert
 
 from threadkeep.memory.history import moment
 from threadkeep.memory.money import EXACT
-from threadkeep.stores.appending import new_id
 from threadkeep.stores.queries import SessionRow, at
 from threadkeep.stores.rows import now_us
 from threadkeep.stores.schema import calls, owners, sessions
@@ -39,6 +39,8 @@ class NewCall:
 class CallRow(NamedTuple):
     """A model call as stored."""
 
+    id: int
+    """Rises with time."""
     turn_id: int | None
     """None: upkeep made it, between turns."""
     purpose: str
@@ -77,7 +79,12 @@ class Used(NamedTuple):
     """So many of the calls are not in the cost: their price is not known."""
 
 
-_CALLS = select(*(calls.c[name] for name in CallRow._fields)).where(at(calls, "session_id")).order_by(calls.c.created_us, calls.c.id)
+_CALLS = (
+    select(*(calls.c[name] for name in CallRow._fields))
+    .where(at(calls, "session_id"), calls.c.id > bindparam("b_after"))
+    .order_by(calls.c.id)
+    .limit(bindparam("b_limit"))
+)
 _SUMS = (
     select(
         calls.c.model,
@@ -95,15 +102,16 @@ _SPENT = select(sessions.c.spent, owners.c.spent).join_from(sessions, owners, ow
 
 def add_call(connection: Connection, session: SessionRow, turn_id: int | None, call: NewCall) -> None:
     """Write a call, and add what it cost to the totals."""
+    now = now_us()
     row = {
         "owner_id": session.owner_id,
-        "id": new_id(),
+        "id": (now << 21) // 1000 + secrets.randbits(11),  # as `new_id` makes them, but to the microsecond: calls are listed by it
         "session_id": session.id,
         "turn_id": turn_id,
         **asdict(call),
         "model": call.model[:MODEL_LENGTH],
         "cost": None if call.cost is None else f"{call.cost:f}",
-        "created_us": now_us(),
+        "created_us": now,
     }
     connection.execute(insert(calls), row)
     if call.cost:
@@ -111,10 +119,10 @@ def add_call(connection: Connection, session: SessionRow, turn_id: int | None, c
         _spend(connection, owners, owners.c.id == session.owner_id, call.cost)  # the last row locked, so that nobody waits in a circle
 
 
-def list_calls(connection: Connection, session: SessionRow) -> list[CallRow]:
-    """A session's calls, oldest first."""
-    found = connection.execute(_CALLS, {"b_owner_id": session.owner_id, "b_session_id": session.id})
-    rows = map(CallRow._make, found)
+def list_calls(connection: Connection, session: SessionRow, after: int, limit: int) -> list[CallRow]:
+    """A page of a session's calls, oldest first: those behind the one of this id."""
+    values = {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_after": after, "b_limit": limit}
+    rows = map(CallRow._make, connection.execute(_CALLS, values))
     return [row if row.cost is None else row._replace(cost=Decimal(row.cost)) for row in rows]
 
 

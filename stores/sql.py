@@ -199,10 +199,10 @@ class SQLStore:
 
     # The ledger.
 
-    def calls(self, owner: str, name: str) -> list[CallRow]:
-        """The session's model calls, oldest first."""
+    def calls(self, owner: str, name: str, *, after: int, limit: int) -> list[CallRow]:
+        """A page of the session's model calls, oldest first; those behind the one of this id."""
         with self.read("reading calls") as connection:
-            return ledger.list_calls(connection, self._need(connection, owner, name))
+            return ledger.list_calls(connection, self._need(connection, owner, name), after, limit)
 
     def usage(self, owner: str, name: str | None) -> list[Used]:
         """What the model calls of an owner, or of one session, took, by model and purpose; the dearest first."""

@@ -30,6 +30,7 @@ COMMANDS = [
     "explain",
     "search",
     "usage",
+    "calls",
     "upkeep",
     "migrate",
     "doctor",
@@ -594,6 +595,18 @@ class TestUsage:
             "cost": "0.000123",
             "unpriced": 0,
         }
+
+    def test_shows_calls_one_by_one_a_page_at_a_time(self, terminal: Terminal) -> None:
+        self.filled(terminal)
+        head, *rows, more = terminal.run("calls", "two", "--owner", "ada", "--limit", "1").splitlines()
+        assert head.split() == ["at", "turn", "model", "for", "sent", "cached", "said", "seconds", "US", "dollars", "ended"]
+        assert [row.split()[2:] for row in rows] == [["1", "remote", "reply", "1,000", "400", "20", "1.5", "0.1", "complete"]]
+        after = more.rpartition(" ")[2]
+        (call,) = json.loads(terminal.run("calls", "two", "--owner", "ada", "--after", after, "--json"))
+        assert (call["turn_id"], call["model"], call["cost"], call["prompt_tokens"]) == (2, "local\x1b[2J", None, 1000)
+        assert call["id"] > int(after)
+        end = terminal.run("calls", "two", "--owner", "ada", "--after", str(call["id"])).strip()
+        assert end == f"There is no model call behind {call['id']}."
 
     def test_of_nobody_is_empty_and_of_no_session_an_error(self, terminal: Terminal) -> None:
         self.filled(terminal)

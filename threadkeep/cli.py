@@ -29,10 +29,11 @@ from threadkeep.terminal.demo import demo as show_demo
 from threadkeep.terminal.doctor import check_data, show_checks
 from threadkeep.terminal.listing import entry_data, found_data, session_data, sessions_table, show_entry, show_found
 from threadkeep.terminal.opening import database_url, open_backend, open_store, open_stored
+from threadkeep.terminal.options import AsJSON, Cache, Database, Instructions, ModelName, Owner, RegisteredModel, SessionName, Window
 from threadkeep.terminal.screen import line, open_console
 from threadkeep.terminal.stats import show_stats, stats_data
 from threadkeep.terminal.upkeep import catch_up, show_outcome, status_data, status_table, upkept_data
-from threadkeep.terminal.usage import usage_data, usage_table
+from threadkeep.terminal.usage import call_data, calls_table, usage_data, usage_table
 
 FILE = "threadkeep.db"
 """The database where none is named: a SQLite file in the folder one stands in."""
@@ -59,22 +60,6 @@ app = typer.Typer(
 models = typer.Typer(no_args_is_help=True, help="The models known by name: fetched once, verified, kept in the cache.")
 app.add_typer(models, name="models")
 app.add_typer(experiment, name="experiment")
-
-Database = Annotated[
-    str, typer.Option("--database", "-d", envvar="THREADKEEP_DATABASE", help="A database URL, or the path of a SQLite file.")
-]
-Cache = Annotated[
-    Path | None, typer.Option(envvar="THREADKEEP_CACHE", help="The folder of fetched models.", show_default="the user's cache")
-]
-ModelName = Annotated[
-    str, typer.Option("--model", "-m", envvar="THREADKEEP_MODEL", help="A model's name (see: models list) or a GGUF file.")
-]
-Window = Annotated[int, typer.Option(min=128, help="Tokens that a context and its reply may take.")]
-Owner = Annotated[str, typer.Option(help="Whose sessions: one owner sees nothing of another.")]
-Instructions = Annotated[str | None, typer.Option(help="The system prompt.")]
-SessionName = Annotated[str, typer.Argument(metavar="SESSION", help="The session's name (see: sessions).")]
-AsJSON = Annotated[bool, typer.Option("--json", help="For scripts: one JSON document.")]
-RegisteredModel = Annotated[str, typer.Argument(metavar="NAME", help="A name from: models list.")]
 
 
 def _say_version(asked: bool) -> None:
@@ -260,6 +245,27 @@ def usage(
         open_console().print(usage_table(used))
     else:
         open_console().print(Text(f"No model was called for owner {line(owner)} yet."))
+
+
+@app.command()
+def calls(
+    session: SessionName,
+    database: Database = FILE,
+    owner: Owner = OWNER,
+    after: Annotated[int, typer.Option(min=0, help="Begin behind the call of this id.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many calls.")] = 50,
+    as_json: AsJSON = False,
+) -> None:
+    """Show the model calls of a session, oldest first, with what each took and cost."""
+    with open_stored(database) as memory:
+        made = memory.session(session, owner=owner).calls(after, limit + 1)
+    page, more = made[:limit], len(made) > limit
+    if as_json:
+        say_json([call_data(call) for call in page])
+        return
+    open_console().print(calls_table(page) if page else Text(f"There is no model call{f' behind {after}' if after else ''}."))
+    if more:
+        open_console().print(Text(f"There is more: --after {page[-1].id}", style="dim"))
 
 
 @app.command()

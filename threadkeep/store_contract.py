@@ -232,6 +232,20 @@ class StoreContract(BranchContract):
         with pytest.raises(InvalidSetting):
             session.entries(after="1")  # type: ignore[arg-type]
 
+    def test_calls_come_by_page(self, session: Session) -> None:
+        for number in range(7):
+            session.chat(f"question {number}")
+        pages, after = [], 0
+        while page := session.calls(after=after, limit=3):
+            pages.append([call.turn_id for call in page])
+            after = page[-1].id
+        assert pages == [[1, 2, 3], [4, 5, 6], [7]]
+        assert session.calls(after=10**30) == []
+        assert len(session.calls(after=-5)) == 7
+        for given in ({"limit": 0}, {"limit": "2"}, {"after": "1"}):
+            with pytest.raises(InvalidSetting):
+                session.calls(**given)
+
     def test_what_does_not_exist_is_not_found(self, session: Session) -> None:
         for read in (session.entries, session.calls, session.delete, lambda: session.pin(1), lambda: session.context(as_of=1)):
             with pytest.raises(NotFound):

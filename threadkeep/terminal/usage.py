@@ -1,4 +1,4 @@
-"""What model calls took, on a screen: sums by model and purpose, and what they cost."""
+"""What model calls took, on a screen: one by one, and as sums by model and purpose; with what they cost."""
 
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from threadkeep.memory.money import EXACT
-from threadkeep.stores.ledger import Used
+from threadkeep.stores.ledger import CallRow, Used
+from threadkeep.terminal.listing import at
 from threadkeep.terminal.screen import line
 
 
@@ -33,6 +34,26 @@ def usage_table(used: Sequence[Used]) -> Table:
 
 def usage_data(used: Used) -> dict[str, object]:
     return used._asdict() | {"cost": f"{used.cost:f}"}
+
+
+def calls_table(calls: Sequence[CallRow]) -> Table:
+    """A row for each call."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("at", "turn", "model", "for", "sent", "cached", "said", "seconds", "US dollars", "ended"):
+        words = heading in ("at", "model", "for", "ended")
+        table.add_column(heading, justify="left" if words else "right", overflow="fold" if heading == "model" else "ellipsis")
+    for call in calls:
+        counts = (f"{count:,}" for count in (call.prompt_tokens, call.cached_tokens, call.completion_tokens))
+        seconds = "" if call.total_ms is None else f"{call.total_ms / 1000:,.1f}"
+        cost = "" if call.cost is None else _cost(call.cost, 0)
+        turn = "" if call.turn_id is None else str(call.turn_id)
+        table.add_row(at(call.created_at), turn, Text(line(call.model)), call.purpose, *counts, seconds, cost, call.outcome)
+    return table
+
+
+def call_data(call: CallRow) -> dict[str, object]:
+    made = {name: value for name, value in call._asdict().items() if name != "created_us"}
+    return made | {"cost": None if call.cost is None else f"{call.cost:f}", "created_at": call.created_at.isoformat()}
 
 
 def _cost(cost: Decimal, unpriced: int) -> str:
