@@ -159,9 +159,10 @@ class SQLHistory:
         live = self.live
         before_us = live.created_us if scope == "owner" and live else None
         query = self._query(live, asker.model) if live and asker.model else None
-        asked = Asked(self._plan(asker, scope), self.head.turn_seq or self.head.seq + 1, asker.model, before_us, query)
-        branch_id = self._session.branch_id if self._session and scope == "session" else None
-        key = (asker.database, scope, asker.owner_id, branch_id, asker.model)
+        live_seq, branch_id = self.head.turn_seq or self.head.seq + 1, self._session.branch_id if self._session else 0
+        asked = Asked(self._plan(asker, scope), live_seq, asker.model, branch_id, before_us, query)
+        session_id = self._session.id if self._session and scope == "session" else None
+        key = (asker.database, scope, asker.owner_id, session_id, asker.model)
         held = cache.hold(key)
         made = held.index(self._connection, asked, self.entries)
         cache.weigh(key, held)

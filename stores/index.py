@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import chain, compress, takewhile
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from threadkeep.memory.index import Halves, Integers
 
 Table: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.int64]]
-KEY, SESSION, SEQ, TOKENS, CREATED, GROUP, ROLE, MADE = range(8)
-"""The columns, as lines of one array; the last, after which entry a row's vector was made, is not given out."""
+KEY, SESSION, SEQ, TOKENS, CREATED, GROUP, ROLE, MADE, MAKER = range(9)
+COLUMNS = 9
+"""As lines of one array; the last two, after which entry of which branch a row's vector was made, are not given out."""
 NOT_YET, NONE, STORED, LATER = range(4)
 """What is known of a row's vector: nothing, that it has none, that it is held, that it was made too late for who asked last."""
 SPARE = 256
@@ -40,6 +41,8 @@ class Asked:
     """Where the live message stands in the asked session, or where the next entry would; a vector made from there on does not count yet."""
     model: str | None
     """The embedder's name."""
+    branch_id: int
+    """The branch that it stands on; 0: there is none yet."""
     before_us: int | None
     """Entries of other sessions said at this moment or later are not in it."""
     query: bytes | None
@@ -59,7 +62,7 @@ class Held:
         self._runs: tuple[Run, ...] = ()
         self._head = 0
         self._count = 0
-        self._table: Table = np.empty((8, 0), np.int64)
+        self._table: Table = np.empty((COLUMNS, 0), np.int64)
         self._known = np.zeros(0, np.int8)
         self._vectors: Halves | None = None
         self._given: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -97,7 +100,7 @@ class Held:
 
     def _advance(self, connection: Connection, plan: Plan) -> None:
         """Read what the plan has and is not held; let go of what it has no more."""
-        if plan.head < self._head:
+        if plan.head < self._head and plan.runs and self._runs and plan.runs[-1].branch_id == self._runs[-1].branch_id:
             self._begin()  # the log has another past than was read
         self._head = plan.head
         if plan.runs == self._runs:
@@ -109,7 +112,26 @@ class Held:
                     self._append(_columns(connection, plan, [last._replace(after=before.upto)]))
                     self._runs = plan.runs
                 return
-        self._arrange(connection, plan)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._runs, plan.runs, strict=False)))
+        if self._runs and not any(run.session for run in (*self._runs[same:], *plan.runs[same:])):
+            self._go_over(connection, plan, same)
+        else:
+            self._arrange(connection, plan)
+
+    def _go_over(self, connection: Connection, plan: Plan, same: int) -> None:
+        """To another branch of the asked session: behind the runs that are the same, and what the next has of before, all is read anew."""
+        before, wanted = self._runs[same:], list(plan.runs[same:])
+        held = same << SEQ_BITS
+        if before and wanted and before[0]._replace(upto=wanted[0].upto) == wanted[0]:
+            reached = min(before[0].upto, wanted[0].upto)
+            held, wanted[0] = held | reached, wanted[0]._replace(after=reached)
+        elif before and wanted and before[0].revision != wanted[0].revision:
+            self.terms = Terms()
+        self._count = int(np.searchsorted(self._table[KEY, : self._count], held, side="right"))
+        if self._count < max(map(len, self._given), default=0):
+            self._make_room(self._count)
+        self._append(_columns(connection, plan, wanted))
+        self._runs = plan.runs
 
     def _append(self, new: Table) -> None:
         count = self._count + new.shape[1]
@@ -124,7 +146,7 @@ class Held:
     def _make_room(self, count: int) -> None:
         """Larger arrays; what was given out keeps the old ones."""
         size, held = count + count // 8 + SPARE, self._count
-        table, known = np.empty((8, size), np.int64), np.zeros(size, np.int8)
+        table, known = np.empty((COLUMNS, size), np.int64), np.zeros(size, np.int8)
         table[:, :held], known[:held] = self._table[:, :held], self._known[:held]
         if self._vectors is not None:
             vectors = np.empty((size, self._vectors.shape[1]), np.float16)
@@ -167,24 +189,27 @@ class Held:
             self.terms = terms
 
     def _settle(self, asked: Asked) -> None:
-        """Which vectors count for who asks: of its own branch's entries, those made before the live message.
+        """Which vectors count for who asks: of those that its own branch's upkeep made, the ones made before the live message.
 
-        An ancestor's and other sessions' were made while another log grew, so nothing tells before or after: all of them count.
+        Others were made while another log grew, and no turn was open on this one: all of them count.
         """
         known, low, high = self._known[: self._count], self._own(asked.plan), self._up_to(asked.plan)
         too_late = self._table[MADE, low:high] >= asked.live_seq
+        if too_late.any():
+            too_late &= self._table[MAKER, low:high] == asked.branch_id
         if too_late.any() and len(held := low + np.flatnonzero(too_late & (known[low:high] == STORED))):
             self._held_alone(int(held[0]))[held] = 0
             known[held] = LATER
         if len(later := np.flatnonzero(known == LATER)):
-            counting = (later < low) | (self._table[MADE, later] < asked.live_seq)
+            counting = (self._table[MAKER, later] != asked.branch_id) | (self._table[MADE, later] < asked.live_seq)
             known[later[counting]] = NOT_YET
 
     def _own(self, plan: Plan) -> int:
-        """The first row of the asked session's own branch; behind all, where it has none."""
-        if not plan.runs or plan.runs[-1].session:
-            return self._count
-        return int(np.searchsorted(self._table[KEY, : self._count], (len(plan.runs) - 1) << SEQ_BITS))
+        """The first row of the asked session, whose runs stand last; behind all, where it has none."""
+        number = len(plan.runs)
+        while number and not plan.runs[number - 1].session:
+            number -= 1
+        return int(np.searchsorted(self._table[KEY, : self._count], number << SEQ_BITS))
 
     def _fill(self, connection: Connection, asked: Asked, model: str) -> None:
         """Look for the vectors that are not held: those of new entries, and those that upkeep has made since."""
@@ -223,14 +248,13 @@ class Held:
         return spans([run for run, held in wanted if not held or counted.get(run.key, 0) != held])
 
     def _take(self, asked: Asked, layout: Layout, pages: Iterable[list[tuple[Any, ...]]]) -> None:
-        low = self._own(asked.plan)
         for page in pages:
-            branch_ids, seqs, made_at, found = zip(*page, strict=True)
+            branch_ids, seqs, made_at, made_on, found = zip(*page, strict=True)
             rows = layout.rows_of(_integers(branch_ids), _integers(seqs))
             new = (rows >= 0) & (self._known[rows] == NOT_YET)
-            made = _integers(made_at)
-            self._table[MADE, rows[new]] = made[new]
-            too_late = new & (rows >= low) & (made >= asked.live_seq)
+            made, makers = _integers(made_at), _integers(made_on)
+            self._table[MADE, rows[new]], self._table[MAKER, rows[new]] = made[new], makers[new]
+            too_late = new & (makers == asked.branch_id) & (made >= asked.live_seq)
             self._known[rows[too_late]] = LATER
             new &= ~too_late
             if not new.all():
@@ -297,7 +321,7 @@ def _unread(held: Iterable[Run], wanted: Iterable[Run]) -> list[Run]:
 
 
 def _columns(connection: Connection, plan: Plan, runs: Sequence[Run]) -> Table:
-    """The rows of these parts of the plan's runs, shape (8, rows), in the order of their keys; no vector is known of yet."""
+    """The rows of these parts of the plan's runs, shape (COLUMNS, rows), in the order of their keys; no vector is known of yet."""
     parts = [
         np.fromiter(chain.from_iterable(page), np.int64, 6 * len(page)).reshape(-1, 6)
         for span in spans(runs)
@@ -309,7 +333,7 @@ def _columns(connection: Connection, plan: Plan, runs: Sequence[Run]) -> Table:
     if not inside.all():
         rows, numbers = rows[:, inside], numbers[inside]
     sessions = np.array([run.session for run in plan.runs] or [0], np.int64)[numbers]
-    made = np.stack((numbers << SEQ_BITS | rows[1], sessions, *rows[1:], np.zeros_like(numbers)))
+    made = np.stack((numbers << SEQ_BITS | rows[1], sessions, *rows[1:], *np.zeros((2, len(numbers)), np.int64)))
     return made if np.all(np.diff(made[KEY]) > 0) else made[:, np.argsort(made[KEY], kind="stable")]
 
 

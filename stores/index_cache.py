@@ -11,7 +11,7 @@ BYTES = 256 * 2**20
 
 
 class Cache:
-    """Logs by key: database first, then owner, branch and embedder. Safe to share between threads, and to fork with."""
+    """Logs by key: database first, then owner, session and embedder. Safe to share between threads, and to fork with."""
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, case, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, case, func, select
 
 from threadkeep.memory.history import Entry
 from threadkeep.memory.index import ROLES
@@ -59,7 +59,8 @@ _COLUMNS = by_keys(
     _OF_BRANCHES,
 )
 _OF_MODEL = vectors.c.model == bindparam("b_model")
-_STORED = [vectors.c[name] for name in "branch_id seq made_at_seq vector".split()]
+_MAKER = func.coalesce(vectors.c.made_on, vectors.c.branch_id).label("maker")
+_STORED = [vectors.c.branch_id, vectors.c.seq, vectors.c.made_at_seq, _MAKER, vectors.c.vector]
 _VECTORS = by_keys(_STORED, vectors, _in_span(vectors, _OF_MODEL), _OF_BRANCHES)
 _VECTORS_AT = by_keys(_STORED, vectors, and_(at(vectors), _OF_MODEL), _AT_SEQS)
 _VECTOR_COUNTS = by_keys([vectors.c.branch_id], vectors, _in_span(vectors, _OF_MODEL), _OF_BRANCHES, count_by="branch_id")
@@ -89,7 +90,7 @@ def columns(connection: Connection, owner_id: int, span: Span) -> Iterator[list[
 
 
 def vectors_within(connection: Connection, owner_id: int, model: str, span: Span) -> Iterator[list[Row]]:
-    """Branch, seq, when it was made and the vector of a span's entries, in pages."""
+    """Branch, seq, when and on which branch it was made, and the vector of a span's entries, in pages."""
     for branch_ids in _cut(span.branch_ids):
         yield from _pages(connection, _VECTORS, _bound(owner_id, span, branch_ids) | {"b_model": model}, VECTORS_PAGE)
 

@@ -53,9 +53,9 @@ class Jobs:
             now = self._again(connection, session)
             if now is None:
                 return None
-            job = upkeep_queries.find_jobs(connection, now).get(kind)
+            job = upkeep_queries.own_jobs(connection, now).get(kind)
             if job is None:
-                job = JobRow(kind)
+                job = upkeep_queries.find_jobs(connection, now).get(kind, JobRow(kind))
                 upkeep_queries.add_job(connection, now, job)
             moment = now_us()
             if job.claimed_until_us > moment or (job.retry_us > moment and not early):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, or_, select, update
 
 from threadkeep.memory.history import moment
+from threadkeep.stores.probing import by_keys
 from threadkeep.stores.queries import OWNER_ID, SessionRow, at
 from threadkeep.stores.schema import branches, owners, sessions, upkeep
 
@@ -55,6 +56,7 @@ class JobStatus(NamedTuple):
 
 
 _JOBS = select(*(upkeep.c[name] for name in JobRow._fields)).where(at(upkeep, "branch_id"))
+_SHARED = by_keys([upkeep.c[name] for name in "branch_id kind done_seq".split()], upkeep, at(upkeep), {"branch_id": "b_branches"})
 _JOB = update(upkeep).where(at(upkeep, "branch_id", "kind"))
 _CLAIMED = _JOB.where(upkeep.c.claimed_until_us == bindparam("b_until"))
 
@@ -71,9 +73,29 @@ def kind_of(work: str, name: str) -> str:
 
 
 def find_jobs(connection: Connection, session: SessionRow) -> dict[str, JobRow]:
-    """The active branch's jobs by kind."""
+    """The active branch's jobs by kind. Work that a fork has not begun has come as far as on the branches that it shares entries with."""
+    own = own_jobs(connection, session)
+    if len(session.segments) == 1:
+        return own
+    begun = {kind.partition(":")[0] for kind in own}
+    return {kind: job for kind, job in _shared_jobs(connection, session).items() if kind.partition(":")[0] not in begun} | own
+
+
+def own_jobs(connection: Connection, session: SessionRow) -> dict[str, JobRow]:
+    """The jobs that are stored of the active branch itself."""
     found = connection.execute(_JOBS, {"b_owner_id": session.owner_id, "b_branch_id": session.branch_id})
     return {row.kind: JobRow._make(row) for row in found}
+
+
+def _shared_jobs(connection: Connection, session: SessionRow) -> dict[str, JobRow]:
+    upto = {segment.branch_id: segment.last for segment in session.segments[:-1]}
+    done: dict[str, int] = {}
+    branch_ids = list(upto)
+    for start in range(0, len(branch_ids), 500):
+        values = {"b_owner_id": session.owner_id, "b_branches": branch_ids[start : start + 500]}
+        for branch_id, kind, done_seq in connection.execute(_SHARED.on(connection), values):
+            done[kind] = max(done.get(kind, 0), min(done_seq, upto[branch_id]))
+    return {kind: JobRow(kind, done_seq) for kind, done_seq in done.items()}
 
 
 def add_job(connection: Connection, session: SessionRow, job: JobRow) -> None:
