@@ -13,13 +13,14 @@ from sqlalchemy.pool import QueuePool
 from threadkeep.backends.base import Backend, Reply
 from threadkeep.embedders.base import Embedder
 from threadkeep.memory.async_turn import AsyncStream, AsyncTurn
+from threadkeep.memory.blob import Blob
 from threadkeep.memory.branch import Branch
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.history import Entry
 from threadkeep.memory.index import Scope
 from threadkeep.memory.memory import OWNER, Memory
-from threadkeep.memory.message import JSON, MessageLike
+from threadkeep.memory.message import JSON, ImagePart, MessageLike
 from threadkeep.memory.response_format import Format
 from threadkeep.memory.searching import Found
 from threadkeep.memory.session import Session
@@ -259,6 +260,10 @@ class AsyncSession:
     async def entries(self, after: int = 0, limit: int = 100, *, branch: str | None = None) -> list[Entry]:
         """`Session.entries`."""
         return await self._threads.run(lambda: self._session.entries(after, limit, branch=branch))
+
+    async def blob(self, blob: Blob | ImagePart | str) -> bytes:
+        """`Session.blob`."""
+        return await self._threads.run(lambda: self._session.blob(blob))
 
     async def search(self, text: str, k: int = 10, *, scope: Scope = "session") -> list[Found]:
         """`Session.search`."""

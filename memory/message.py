@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias, get_args
 
+from threadkeep.memory.blob import Blob
 from threadkeep.memory.errors import InvalidMessage
 
 JSON: TypeAlias = Mapping[str, object]
@@ -33,7 +34,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """A picture, by URL: `https:` or `data:`."""
+    """A picture, by URL: `https:` or `data:`; in a stored message, whose bytes are kept apart, by the address of its `blob`."""
 
     url: str
     detail: str | None = None
@@ -45,6 +46,11 @@ class ImagePart:
     def from_bytes(cls, data: bytes, media_type: str, *, detail: str | None = None) -> "ImagePart":
         """A picture from its encoded bytes (PNG, JPEG, …), carried as a data URL."""
         return cls(f"data:{media_type};base64,{base64.b64encode(data).decode()}", detail)
+
+    @property
+    def blob(self) -> Blob | None:
+        """What the store keeps of it: its hash, size in bytes and media type; None for a picture that is not in a store."""
+        return Blob.read(self.url)
 
     def to_dict(self) -> dict[str, object]:
         image: dict[str, object] = {"url": self.url}

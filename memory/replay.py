@@ -9,6 +9,7 @@ from threadkeep.memory.clipping import CLEARED, cleared_tokens
 from threadkeep.memory.context import Context, Pick
 from threadkeep.memory.decisions import decide
 from threadkeep.memory.errors import NotFound
+from threadkeep.memory.filling import filled
 from threadkeep.memory.fitting import Profile
 from threadkeep.memory.history import Head
 from threadkeep.memory.layout import lay_out
@@ -22,28 +23,28 @@ def replay(store: SQLStore, owner: str, name: str, turn_id: int) -> Context:
     """The context that a turn was sent.
 
     Raises:
-        NotFound: there is no such turn, or it ended before a context was assembled.
+        NotFound: there is no such turn, or it ended before a context was assembled; or the bytes of a picture it showed are gone.
     """
     session, turn = store.turn(owner, name, turn_id)
     if turn.manifest is None:
         raise NotFound(f"turn {turn_id} of session {name!r} has no context: it ended before one was stored")
     record = Manifest.from_json(turn.manifest)
     profile = Profile.from_dict(record.profile)
-    instructions = json.loads(store.text(session.owner_id, record.instructions))
-    tools, response_format = json.loads(store.text(session.owner_id, record.tools))
+    instructions, (tools, response_format) = map(json.loads, store.texts(session.owner_id, record.instructions, record.tools))
     chosen = [_pick(given) for given in record.picks]
     keep = dict(record.clipped)
     with store.history_of(session) as history:
         seqs = {seq for pick in chosen if pick.kind == "entries" for seq in pick.seqs}
         shown = {entry.seq: Shown(entry, keep.get(entry.seq)) for entry in history.entries(seqs) if entry.status != "erased"}
         leading = [entry for entry in history.between(1, record.leading) if entry.status != "erased"] if record.leading else []
-    gone = seqs - shown.keys()
-    picks = [replace(pick, seqs=tuple(seq for seq in pick.seqs if seq not in gone)) for pick in chosen]
-    head = Head(seq=record.head, turn_seq=record.turn, leading=record.leading)
-    _, sent = lay_out(instructions, leading, shown, picks, head, profile)
+        gone = seqs - shown.keys()
+        picks = [replace(pick, seqs=tuple(seq for seq in pick.seqs if seq not in gone)) for pick in chosen]
+        head = Head(seq=record.head, turn_seq=record.turn, leading=record.leading)
+        _, sent = lay_out(instructions, leading, shown, picks, head, profile)
+        messages = filled([piece.sent(profile.keys) for piece in sent], history.blobs)
     window, reply = record.budget
     return Context(
-        messages=[piece.sent(profile.keys) for piece in sent],
+        messages=messages,
         budget=Budget(window, reply),
         tokens=record.tokens,
         exact=record.exact,

@@ -1,6 +1,7 @@
 """Who may answer a model call, one after the other, each with its own context."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from threadkeep.backends.answering import FAILURES, Offer
@@ -10,10 +11,11 @@ from threadkeep.backends.router import NEWEST, Router, has_picture
 from threadkeep.memory.assemble import Request, assemble
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import BackendError, CannotFit, NoCandidate, SpendCapReached, ThreadkeepError
-from threadkeep.memory.history import History
+from threadkeep.memory.filling import filled
 from threadkeep.memory.message import JSON
 from threadkeep.memory.money import shown
 from threadkeep.memory.spending import Account
+from threadkeep.stores.history import SQLHistory
 
 
 class Routing:
@@ -103,16 +105,18 @@ class Routing:
         return errors[0] if len(errors) == 1 else BackendError(f"no candidate could be asked: {'; '.join(self._passed)}")
 
 
-def assemble_for(backend: Backend | None, history: History, request: Request) -> Context:
-    """The context for a backend; None: for a client of the caller's own.
+def assemble_for(backend: Backend | None, history: SQLHistory, request: Request) -> Context:
+    """The context for a backend, with the bytes of what it shows; None: for a client of the caller's own.
 
     Raises:
         CannotFit: no valid context exists within the budget.
         NoCandidate: it is one of several, sees no pictures, and one of the newest messages shows one.
+        NotFound: the bytes of what an entry shows are not in the store any more.
     """
     context = assemble(history, request)
     if isinstance(backend, Candidate) and not request.profile.images:
         newest = history.between(history.head.seq - NEWEST + 1, history.head.seq)
         if any("image_url" in entry.body and has_picture(entry.raw) for entry in newest):
             raise NoCandidate([(backend.name, ["vision"])])
-    return context
+    messages = filled(context.messages, history.blobs)
+    return context if messages is context.messages else replace(context, messages=messages)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from threadkeep.backends.base import Backend, Reply
+from threadkeep.memory.blob import Blob, sha256_of
 from threadkeep.memory.branching import Branching
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
@@ -12,7 +13,7 @@ from threadkeep.memory.errors import Conflict, InvalidSetting
 from threadkeep.memory.history import Entry
 from threadkeep.memory.holder import is_dead
 from threadkeep.memory.index import Scope
-from threadkeep.memory.message import JSON, MessageLike, read_message
+from threadkeep.memory.message import JSON, ImagePart, MessageLike, read_message
 from threadkeep.memory.replay import replay
 from threadkeep.memory.response_format import Format, read_format
 from threadkeep.memory.routing import Routing, assemble_for
@@ -306,7 +307,10 @@ class Session(Branching):
     def prepare(self, messages: Sequence[MessageLike], created_at: datetime | None, metadata: JSON | None) -> list[Prepared]:
         """Messages ready to be stored, all read before any is."""
         read = [read_message(message, place=f"messages[{at}]") for at, message in enumerate(messages)]
-        return [self._setup.prepare(message, created_at=created_at, metadata=metadata) for message in read]
+        return [
+            self._setup.prepare(message, created_at=created_at, metadata=metadata, place=f"messages[{at}]")
+            for at, message in enumerate(read)
+        ]
 
     def try_append(self, prepared: Sequence[Prepared], key: str | None) -> Appended | Busy:
         """Append if no turn holds the session."""
@@ -337,6 +341,15 @@ class Session(Branching):
             raise InvalidSetting(f"entries(after={after!r:.80}): an entry's seq, or 0")
         named = None if branch is None else check_name(branch, "a branch's name")
         return self._setup.store.entries(self.owner, self.name, after=max(0, after), limit=check_limit(limit), branch=named)
+
+    def blob(self, blob: Blob | ImagePart | str) -> bytes:
+        """The bytes that a stored message shows: named by its `ImagePart`, its `blob`, or the address in a part of another kind.
+
+        Raises:
+            NotFound: this owner does not have it.
+            InvalidSetting: it names nothing that is kept in a store.
+        """
+        return self._setup.store.blob(self.owner, sha256_of(blob))
 
     def search(self, text: str, k: int = 10, *, scope: Scope = "session") -> list[Found]:
         """What was said about a text: entries as `Recall` ranks them, each with what its score is made of.

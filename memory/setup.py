@@ -132,10 +132,16 @@ class Setup:
         return self._budget or _budget_in(self.backend.window)
 
     def prepare(
-        self, message: Message, *, status: Status = "complete", created_at: datetime | None = None, metadata: JSON | None = None
+        self,
+        message: Message,
+        *,
+        status: Status = "complete",
+        created_at: datetime | None = None,
+        metadata: JSON | None = None,
+        place: str = "message",
     ) -> Prepared:
         """A message ready to be stored."""
-        return prepare(message, self.counting, status=status, created_at=created_at, metadata=metadata)
+        return prepare(message, self.counting, status=status, created_at=created_at, metadata=metadata, place=place)
 
     def embed(self, prepared: Prepared) -> Prepared:
         """The same with its vector, if its text is not blank; where the embedder fails it goes without, until upkeep embeds it."""

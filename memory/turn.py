@@ -16,7 +16,7 @@ from threadkeep.backends.base import Backend, Finish, Reply, Usage
 from threadkeep.backends.prices import cost_of, price_of
 from threadkeep.memory.completion import as_mapping, read_finish, read_model, read_usage
 from threadkeep.memory.context import Context
-from threadkeep.memory.errors import Conflict, InvalidSetting, LeaseLost
+from threadkeep.memory.errors import Conflict, InvalidMessage, InvalidSetting, LeaseLost
 from threadkeep.memory.history import Entry, Status
 from threadkeep.memory.holder import is_dead
 from threadkeep.memory.leases import Lease, Takeover, keeper
@@ -266,7 +266,9 @@ class Turn:
     def append(self, *messages: MessageLike) -> list[Entry]:
         """Store what comes before the reply: calls of tools, and their results."""
         read = [read_message(message, place=f"messages[{at}]", role="assistant") for at, message in enumerate(messages)]
-        return list(self._append([self._setup.prepare(message) for message in read], {"draft": None}))
+        return list(
+            self._append([self._setup.prepare(message, place=f"messages[{at}]") for at, message in enumerate(read)], {"draft": None})
+        )
 
     def choose_tool(self, tool_choice: str | JSON | None) -> None:
         """Ask with another `tool_choice` from now on."""
@@ -326,12 +328,19 @@ class Turn:
         """Store a reply, whole or cut, and end the turn."""
         state = "done" if status == "complete" else "interrupted"
         call = None if usage is None else new_call("reply", model, usage, "complete" if status == "complete" else "interrupted")
-        prepared = self._setup.prepare(message, status=status)
-        self._unsaved["draft"] = prepared.body  # where storing it fails, ending the turn keeps it
-        (entry,) = self._append([prepared], {"state": state, "draft": None}, call)
+        prepared = self._setup.prepare(message, status=status, place="reply")
+        # where storing it fails, ending the turn keeps it, and what it shows with it
+        self._unsaved["draft"] = encode(message.to_dict()) if prepared.attached else prepared.body
+        try:
+            (entry,) = self._append([prepared], {"state": state, "draft": None}, call)
+        except InvalidMessage:
+            del self._unsaved["draft"]  # as it is, nothing can store it
+            raise
         self.lease.let_go()
         self._setup.upkeep.notify(self._owner, self._name)
-        self._reply = Reply(message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish, parsed, route)
+        self._reply = Reply(
+            prepared.message, entry.seq, "complete" if status == "complete" else "interrupted", usage, finish, parsed, route
+        )
         return self._reply
 
     def release(self) -> None:

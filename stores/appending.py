@@ -13,7 +13,7 @@ from threadkeep.memory.clipping import CLIP_TOKENS
 from threadkeep.memory.errors import KeyReused
 from threadkeep.memory.history import Entry, Head
 from threadkeep.memory.log import follow
-from threadkeep.stores import queries
+from threadkeep.stores import blobs, queries
 from threadkeep.stores.history import entry_of
 from threadkeep.stores.queries import Segment, SessionRow
 from threadkeep.stores.rows import Prepared, digest, now_us
@@ -101,6 +101,7 @@ def append(connection: Connection, session: SessionRow, prepared: Sequence[Prepa
 
     Raises:
         KeyReused: the key came before with other content.
+        InvalidMessage: a picture is named that the owner does not have.
     """
     fingerprint = None if key is None else digest(prepared)
     if key is not None:
@@ -153,6 +154,9 @@ def append(connection: Connection, session: SessionRow, prepared: Sequence[Prepa
         for one, entry in zip(prepared, entries, strict=True)
         if one.vector is not None
     ]
+    attached = [(entry.seq, blob) for one, entry in zip(prepared, entries, strict=True) for blob in one.attached]
+    if attached:
+        blobs.keep(connection, session.owner_id, session.branch_id, attached)
     queries.add_entries(connection, rows, term_rows, vector_rows)
     made = list(zip(prepared, entries, strict=True))
     add_marks(

@@ -1,17 +1,17 @@
 """A session's history, read from the database as a strategy asks for it."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import Connection
 
-from threadkeep.memory.errors import InvalidSetting
+from threadkeep.memory.errors import InvalidSetting, NotFound
 from threadkeep.memory.history import Entry, Head, Summary
 from threadkeep.memory.index import Index, Scope
 from threadkeep.memory.log import Place, follow
-from threadkeep.stores import index_queries, queries
+from threadkeep.stores import blob_queries, index_queries, queries
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import Prepared, now_us
 from threadkeep.stores.selecting import Wanted, newest_matching
@@ -141,6 +141,24 @@ class SQLHistory:
         if self._session is None:
             return ()
         return summaries_before(self._connection, self._session, recipe, self._summaries_before, level=level, newest=newest)
+
+    def blobs(self, hashes: Collection[str]) -> Mapping[str, bytes]:
+        """The bytes of what its entries show, by hash; for who sends them, not for strategies.
+
+        Raises:
+            NotFound: the owner does not have one of them; the message names the entry.
+        """
+        brought = self._supposed_as.attached if self._supposed_as else ()
+        found = {one.blob.sha256: one.data for one in brought if one.data is not None}
+        if (rest := set(hashes) - found.keys()) and self._asker and self._asker.owner_id is not None:
+            found |= blob_queries.find_blobs(self._connection, self._asker.owner_id, rest)
+        for sha256 in sorted(set(hashes) - found.keys()):
+            seq = next((entry.seq for entry in sorted(self._seen.values()) if sha256 in entry.body), None)
+            raise NotFound(
+                f"entry {seq} shows a picture or file whose bytes are not in the store, {sha256[:12]}…: "
+                "they were deleted there, or never given. Append a message with the same bytes, and they are there again"
+            )
+        return found
 
     def index(self, scope: Scope = "session") -> Index:
         if scope not in ("session", "owner"):

@@ -16,6 +16,7 @@ from threadkeep.memory.errors import InvalidMessage
 from threadkeep.memory.history import EPOCH, Status
 from threadkeep.memory.message import JSON, Message
 from threadkeep.memory.tokens import TokenCounter
+from threadkeep.stores.blobs import Attached, taken_out
 from threadkeep.stores.schema import TAG_LENGTH
 
 BODY_LIMIT = 64 * 1024 * 1024
@@ -36,6 +37,7 @@ class Prepared:
     """A message ready to be stored."""
 
     message: Message
+    """As it is stored: what it carried as data URLs is in `attached`."""
     body: str
     tokens: int
     shown_tokens: int
@@ -49,6 +51,8 @@ class Prepared:
     importance: float | None = None
     vector: Vector | None = None
     """None where it is not embedded, or not yet."""
+    attached: tuple[Attached, ...] = ()
+    """What its parts show of the owner's blobs, or bring to them."""
 
 
 def prepare(
@@ -58,14 +62,17 @@ def prepare(
     status: Status = "complete",
     created_at: datetime | None = None,
     metadata: JSON | None = None,
+    place: str = "message",
 ) -> Prepared:
-    """Count, clip, analyse and encode a message.
+    """Take out a message's bytes, then count, clip, analyse and encode it. `place` is what an error calls it.
 
     Raises:
-        InvalidMessage: its metadata cannot be kept as JSON, or its tags or importance are none; it is too large; its date has no zone.
+        InvalidMessage: its metadata cannot be kept as JSON, or its tags or importance are none; it is too large; its date has no zone; a
+            picture's data URL is none.
     """
     if metadata is not None and not isinstance(metadata, Mapping):
         raise InvalidMessage("metadata", f"is a dict, not {metadata!r:.80}")
+    message, attached = (message, ()) if isinstance(message.content, str | None) else taken_out(message, place)
     body = encode(message.to_dict())
     if len(body) > BODY_LIMIT:
         raise InvalidMessage("content", f"takes {len(body)} bytes as JSON, and a message may take {BODY_LIMIT}")
@@ -85,6 +92,7 @@ def prepare(
         None if metadata is None else encode(dict(metadata), "metadata"),
         read_tags((metadata or {}).get("tags", ())),
         read_importance((metadata or {}).get("importance")),
+        attached=attached,
     )
 
 
@@ -126,7 +134,7 @@ def encode(value: object, field: str = "message") -> str:
 
 
 def digest(prepared: Iterable[Prepared]) -> str:
-    """What a key stands for: sha256 of the messages' bodies."""
+    """What a key stands for: sha256 of the messages' bodies, in which a picture stands by its hash, however it came."""
     made = hashlib.sha256()
     for one in prepared:
         made.update(one.body.encode("ascii") + b"\n")

@@ -186,6 +186,16 @@ blobs = Table(
     Column("height", Integer),
     Column("bytes", LongBytes, nullable=False),
 )
+uses = Table(
+    PREFIX + "uses",
+    metadata,
+    _owned(),
+    _id("branch_id"),
+    _id("seq"),
+    Column("sha256", String(64), primary_key=True),
+    Index(f"ix_{PREFIX}uses_blob", "owner_id", "sha256"),
+    sqlite_with_rowid=False,
+)
 calls = Table(
     PREFIX + "calls",
     metadata,

@@ -13,8 +13,9 @@ from sqlalchemy.engine import URL
 
 from threadkeep.memory.errors import InvalidSetting, LeaseLost, NotFound
 from threadkeep.memory.history import Entry
-from threadkeep.stores import branch_queries, ledger, queries, turn_queries, turns
+from threadkeep.stores import blob_queries, branch_queries, ledger, queries, turn_queries, turns
 from threadkeep.stores.appending import Appended, append, session_for_append
+from threadkeep.stores.blobs import keep_texts
 from threadkeep.stores.engine import begin_as_asked, begun, forks, open_engine
 from threadkeep.stores.faults import typed_errors, whole_again
 from threadkeep.stores.history import Asker, SQLHistory
@@ -189,7 +190,12 @@ class SQLStore:
     def delete_session(self, owner: str, name: str) -> None:
         """Delete a session with all that belongs to it."""
         with self.write("deleting a session") as connection:
-            queries.delete_session(connection, self._need(connection, owner, name, lock=True))
+            session = self._need(connection, owner, name, lock=True)
+            turn_queries.delete_turns(connection, session)  # whoever writes to one ends before it is looked what the session uses
+            used = blob_queries.used_in_session(connection, session)
+            blob_queries.lock(connection, session.owner_id, used)
+            queries.delete_session(connection, session)
+            blob_queries.delete_unused(connection, session.owner_id, used)
 
     def delete_owner(self, owner: str) -> int:
         """Delete an owner with all that is his; how many sessions there were."""
@@ -262,7 +268,7 @@ class SQLStore:
         """
         with self.write("writing to a turn") as connection:
             turns.write(connection, held, values)
-            self._keep_texts(connection, held.session.owner_id, texts)
+            self._keep_texts(connection, held.session, texts)
 
     def release_turn(
         self, held: Held, values: Mapping[str, object], texts: Mapping[str, bytes], settle_draft: Callable[[str], Prepared]
@@ -278,7 +284,7 @@ class SQLStore:
             turn = turn_queries.find_turn(connection, held.session, held.turn_id)
             if session is not None and turn is not None:
                 turns.settle(connection, session, turn, settle_draft)
-            self._keep_texts(connection, held.session.owner_id, texts)
+            self._keep_texts(connection, held.session, texts)
 
     def append_to_turn(
         self,
@@ -305,12 +311,12 @@ class SQLStore:
                 turn_queries.change_turn(connection, session, held.turn_id, {"reply_seq": added.session.head.seq})
             if call is not None:
                 ledger.add_call(connection, session, held.turn_id, call)
-            self._keep_texts(connection, session.owner_id, texts)
+            self._keep_texts(connection, session, texts)
             return added
 
-    def _keep_texts(self, connection: Connection, owner_id: int, texts: Mapping[str, bytes]) -> None:
-        for sha256, data in texts.items():
-            turn_queries.keep_blob(connection, owner_id, sha256, "application/json", data)
+    def _keep_texts(self, connection: Connection, session: SessionRow, texts: Mapping[str, bytes]) -> None:
+        if texts:
+            keep_texts(connection, session.owner_id, session.branch_id, texts)
 
     def turn(self, owner: str, name: str, turn_id: int) -> tuple[SessionRow, TurnRow]:
         """A turn as stored, with the session as it is on the turn's branch.
@@ -325,16 +331,29 @@ class SQLStore:
                 raise NotFound(f"session {name!r} has no turn {turn_id}")
             return branch_queries.on_branch(connection, session, found.branch_id), found
 
-    def text(self, owner_id: int, sha256: str) -> bytes:
+    def texts(self, owner_id: int, *hashes: str) -> list[bytes]:
         """What a manifest names by hash.
+
+        Raises:
+            NotFound: this owner has none of one of the hashes.
+        """
+        with self.read("reading a turn's texts") as connection:
+            found = blob_queries.find_blobs(connection, owner_id, hashes)
+        for sha256 in hashes:
+            if sha256 not in found:
+                raise NotFound(f"there is no blob {sha256[:12]}…")
+        return [found[sha256] for sha256 in hashes]
+
+    def blob(self, owner: str, sha256: str) -> bytes:
+        """What an owner's message shows by its hash.
 
         Raises:
             NotFound: this owner has none of that hash.
         """
         with self.read("reading a blob") as connection:
-            found = turn_queries.find_blob(connection, owner_id, sha256)
+            found = blob_queries.find_blob(connection, owner, sha256)
         if found is None:
-            raise NotFound(f"there is no blob {sha256[:12]}…")
+            raise NotFound(f"there is no picture or file {sha256[:12]}… of this owner")
         return found
 
     def _need(self, connection: Connection, owner: str, name: str, *, lock: bool = False) -> SessionRow:

@@ -1,13 +1,13 @@
-"""Every statement about turns and the texts their records name. As in `queries`, each names its owner."""
+"""Every statement about turns. As in `queries`, each names its owner."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from threadkeep.stores.clock import DatabaseNow
 from threadkeep.stores.queries import SESSION_BY_NAME, SessionRow, at, entries_of, read_session
-from threadkeep.stores.schema import blobs, sessions, turns
+from threadkeep.stores.schema import sessions, turns
 
 LEASE_US = 30_000_000
 """How long a turn is held without a sign of life, in microseconds, by the database's clock."""
@@ -48,6 +48,7 @@ _HOLDER = select(turns.c.holder, turns.c.state).where(at(turns, "session_id", "i
 _ADD_TURN = insert(turns).values(until_us=_LEASE_ENDS)
 _HELD_TURN = update(turns).where(at(turns, "session_id", "id", "holder"), turns.c.state == "open")
 _ANY_TURN = update(turns).where(at(turns, "session_id", "id"))
+_DELETE_TURNS = delete(turns).where(at(turns, "session_id"))
 
 
 def find_session_and_newest_turn(connection: Connection, owner: str, name: str) -> tuple[SessionRow | None, TurnRow | None]:
@@ -118,17 +119,5 @@ def change_turn(connection: Connection, session: SessionRow, turn_id: int, value
     connection.execute(_ANY_TURN.values(dict(values)), bound)
 
 
-# Blobs.
-
-_BLOB = select(blobs.c.bytes).where(at(blobs, "sha256"))
-_HAS_BLOB = select(blobs.c.sha256).where(at(blobs, "sha256"))
-
-
-def find_blob(connection: Connection, owner_id: int, sha256: str) -> bytes | None:
-    return connection.execute(_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none()
-
-
-def keep_blob(connection: Connection, owner_id: int, sha256: str, media_type: str, data: bytes) -> None:
-    """Store bytes under their hash, once an owner."""
-    if connection.execute(_HAS_BLOB, {"b_owner_id": owner_id, "b_sha256": sha256}).scalar_one_or_none() is None:
-        connection.execute(insert(blobs), {"owner_id": owner_id, "sha256": sha256, "media_type": media_type, "bytes": data})
+def delete_turns(connection: Connection, session: SessionRow) -> None:
+    connection.execute(_DELETE_TURNS, {"b_owner_id": session.owner_id, "b_session_id": session.id})

@@ -13,6 +13,7 @@ from threadkeep import (
     ClearToolResults,
     Compose,
     Conflict,
+    ImagePart,
     Memory,
     Message,
     NotFound,
@@ -197,6 +198,18 @@ def begin(memory: Memory, session: Session) -> None:
     memory.session("another", owner=session.owner).append("Its first message.")
 
 
+def show(memory: Memory, session: Session) -> None:
+    """Pictures: given, given again, named, sent, looked at."""
+    message = Message.user([ImagePart.from_bytes(name.encode(), "image/png", detail="low") for name in ("a hen", "a boat")])
+    session.append(message)
+    (entry,) = session.append(message)
+    memory.session("another", owner=session.owner).append(entry.message)
+    session.context(strategy=SlidingWindow(), budget=Budget(1000))
+    for part in entry.message.parts:
+        assert isinstance(part, ImagePart)
+        assert session.blob(part)
+
+
 def delete(memory: Memory, session: Session) -> None:
     memory.session("another", owner=session.owner).delete()
     memory.delete_owner("newcomer")
@@ -204,7 +217,23 @@ def delete(memory: Memory, session: Session) -> None:
 
 ACTIONS: Mapping[str, Callable[[Memory, Session], object]] = {
     action.__name__: action
-    for action in (turn, fill_other, choose, recall, recall_much, pay, list_, pin, begin, upkeep, branch, supersede, find_nothing, delete)
+    for action in (
+        turn,
+        fill_other,
+        choose,
+        recall,
+        recall_much,
+        pay,
+        list_,
+        pin,
+        begin,
+        show,
+        upkeep,
+        branch,
+        supersede,
+        find_nothing,
+        delete,
+    )
 }
 
 

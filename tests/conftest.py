@@ -13,7 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite(
-    "threadkeep.testing", "threadkeep.store_contract", "threadkeep.branch_contract", "threadkeep.embedder_contract"
+    "threadkeep.testing",
+    "threadkeep.store_contract",
+    "threadkeep.blob_contract",
+    "threadkeep.branch_contract",
+    "threadkeep.embedder_contract",
 )
 
 import databases  # noqa: E402  # the rewriting comes first

@@ -163,7 +163,8 @@ class TestLooking:
         output = terminal.run("show", "parts")
 
         assert "Look:" in output
-        assert "[image: data:image/png;base64," in output
+        assert "[image: image/png, 3.8 kB]" in output
+        assert "AAAA" not in output + terminal.run("show", "parts", "--json").replace('"data": "AAAA"', "")
         assert len(output) < 2000
         assert "[input_audio]" in output
         assert '[calls find_train({"to": "Lisbon"})]' in output

@@ -17,7 +17,7 @@ FOLDERS = ("memory", "stores", "strategies", "threadkeep")
 
 PUBLIC_NAMES = """
     Memory AsyncMemory Session AsyncSession Turn AsyncTurn
-    Branch Message TextPart ImagePart ToolCall Budget Context Decision Entry History Pick Strategy SlidingWindow Recall SQLStore
+    Branch Message TextPart ImagePart Blob ToolCall Budget Context Decision Entry History Pick Strategy SlidingWindow Recall SQLStore
     Selective ClearToolResults Compose RollingSummary SummaryTree Summariser SummaryRequest Said ExtractiveSummariser BackendSummariser
     Backend LlamaCpp OpenAIBackend ScriptedBackend Profile Event Reply Usage TokenCounter TiktokenCounter
     Embedder SentenceTransformerEmbedder EmbedderError SummariserError Found
@@ -116,7 +116,15 @@ def test_whatever_is_imported_is_declared() -> None:
     ]
     declared = {re.split(r"[\[><=]", each)[0].replace("-", "_") for each in wanted}
 
-    suites = ("testing.py", "store_contract.py", "branch_contract.py", "embedder_contract.py", "random_logs.py", "random_strategies.py")
+    suites = (
+        "testing.py",
+        "store_contract.py",
+        "blob_contract.py",
+        "branch_contract.py",
+        "embedder_contract.py",
+        "random_logs.py",
+        "random_strategies.py",
+    )
     for_tests = {ROOT / "threadkeep" / name for name in suites}  # who uses them has pytest
 
     imported = {name: path for path in own_files("*.py") if path not in for_tests for name in imported_by(path)}

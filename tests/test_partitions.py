@@ -18,6 +18,7 @@ from sqlglot import exp
 
 from threadkeep import Memory
 from threadkeep.stores import (
+    blob_queries,
     branch_queries,
     index_queries,
     ledger,
@@ -34,6 +35,7 @@ from threadkeep.stores.schema import PREFIX, metadata
 from threadkeep.stores.stats import measure
 
 STATEMENTS: tuple[ModuleType, ...] = (
+    blob_queries,
     branch_queries,
     index_queries,
     ledger,

@@ -33,6 +33,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "summaries": ("owner_id branch_id recipe",),
     "turns": ("owner_id session_id id", "owner_id session_id user_seq"),
     "blobs": ("owner_id sha256",),
+    "uses": ("owner_id branch_id seq", "owner_id sha256"),
     "calls": ("owner_id session_id",),
     "upkeep": ("owner_id branch_id",),
 }

@@ -29,6 +29,10 @@ INDEXES = {
         r"(COVERING )?INDEX sqlite_autoindex_threadkeep_turns_\d+ \(owner_id=\? AND session_id=\?( AND id=\?)?\)( LEFT-JOIN)?",
         r"INDEX ix_threadkeep_turns_branch \(owner_id=\? AND session_id=\? AND user_seq=\? AND branch_id=\?\)",
     ],
+    "uses": [
+        r"PRIMARY KEY \(owner_id=\? AND branch_id=\? AND seq=\? AND sha256=\?\)",
+        r"COVERING INDEX ix_threadkeep_uses_blob \(owner_id=\? AND sha256=\? AND branch_id=\? AND seq=\?\)",
+    ],
     "blobs": [r"(COVERING )?INDEX sqlite_autoindex_threadkeep_blobs_\d+ \(owner_id=\? AND sha256=\?\)"],
 }
 """By table, how a turn may reach its rows: by a key that leads with the owner, bounded to what it wants."""

@@ -11,6 +11,7 @@ from threadkeep.embedders.base import Embedder
 from threadkeep.embedders.sentence_transformer import SentenceTransformerEmbedder
 from threadkeep.memory.async_memory import AsyncMemory, AsyncSession
 from threadkeep.memory.async_turn import AsyncTurn
+from threadkeep.memory.blob import Blob
 from threadkeep.memory.branch import Branch
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context, Decision, Pick
@@ -69,6 +70,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "BackendSummariser",
+    "Blob",
     "Branch",
     "Budget",
     "Candidate",

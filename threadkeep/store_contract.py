@@ -2,6 +2,7 @@
 
 import json
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from threadkeep.backends.scripted import ScriptedBackend
+from threadkeep.blob_contract import BlobContract
 from threadkeep.branch_contract import BranchContract
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
@@ -38,7 +40,7 @@ def texts(session: Session) -> list[str]:
     return [entry.message.text for entry in session.entries(limit=10_000)]
 
 
-class StoreContract(BranchContract):
+class StoreContract(BlobContract, BranchContract):
     """What holds for `SQLStore` on every database: override the fixture `store_url`."""
 
     @pytest.fixture
@@ -80,7 +82,12 @@ class StoreContract(BranchContract):
         ]
         session.append(*messages)
         wanted = [message.to_dict() if isinstance(message, Message) else message for message in messages]
-        assert [entry.message.to_dict() for entry in session.entries()] == wanted
+        came = [entry.message for entry in session.entries()]
+        picture = came[1].parts[1]
+        assert isinstance(picture, ImagePart)
+        assert session.blob(picture) == b64decode(PIXEL.partition(",")[2])
+        came[1] = came[1].with_content((came[1].parts[0], ImagePart(PIXEL)))
+        assert [message.to_dict() for message in came] == wanted
 
     @pytest.mark.parametrize("text", AWKWARD)
     def test_awkward_text_comes_back_as_it_went_in(self, session: Session, text: str) -> None:

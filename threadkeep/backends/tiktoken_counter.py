@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from threadkeep.backends.vocabulary import encoding_name, vocabulary
+from threadkeep.memory.blob import json_length
 from threadkeep.memory.errors import InvalidSetting
 from threadkeep.memory.fitting import THOUGHT
 from threadkeep.memory.message import JSON, ImagePart, Message, TextPart, ToolCall
@@ -87,7 +88,7 @@ class TiktokenCounter:
                 elif isinstance(part, ImagePart):
                     tokens += self._low_image if part.detail == "low" else self._high_image
                 else:
-                    tokens += _json_estimate(part.raw)
+                    tokens += _estimate(json_length(part.raw))
         if message.name is not None:
             tokens += PER_NAME + self._text(message.name)
         for call in message.tool_calls:
@@ -188,7 +189,11 @@ def _described(schema: JSON) -> str:
 
 def _json_estimate(value: object) -> int:
     """Tokens of a value as JSON, by its length: English is about 4.5 characters a token, JSON of short keys about 3."""
-    return 1 + len(json.dumps(value)) // 3
+    return _estimate(len(json.dumps(value)))
+
+
+def _estimate(length: int) -> int:
+    return 1 + length // 3
 
 
 def _is_exact(message: Message) -> bool:

@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from threadkeep.memory.blob import Blob, blobs_in
 from threadkeep.memory.history import Entry
 from threadkeep.memory.message import ImagePart, Message, TextPart
 from threadkeep.memory.searching import Found
@@ -18,7 +19,7 @@ ROLE_STYLES = {"user": "bold", "assistant": "cyan", "tool": "yellow"}
 SMALLEST_PART = 0.005
 """Parts of a score below this round to nothing."""
 LONGEST_URL = 60
-"""Characters of a picture's address that are shown: one that carries the picture itself may have millions."""
+"""Characters of a picture's address that are shown."""
 
 
 def sessions_table(sessions: Sequence[Listed]) -> Table:
@@ -104,11 +105,22 @@ def shown(message: Message) -> str:
         if isinstance(part, TextPart):
             said.append(part.text)
         elif isinstance(part, ImagePart):
-            said.append(f"[image: {part.url[:LONGEST_URL]}]")
+            said.append(f"[image: {_address(part.url) if part.blob is None else _kept(part.blob)}]")
         else:
-            said.append(f"[{part.type}]")
+            said.append(f"[{', '.join((part.type, *map(_kept, blobs_in([part.raw]))))}]")
     said += [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
     return "\n".join(said) or "[empty]"
+
+
+def _address(url: str) -> str:
+    """A picture's address; of one that carries the picture itself, what it says of it."""
+    return (url.partition(",")[0] if url[:5].lower() == "data:" else url)[:LONGEST_URL]
+
+
+def _kept(blob: Blob) -> str:
+    """What is in the store, in words: `image/png, 12.3 kB`."""
+    size = f"{blob.size:,} bytes" if blob.size < 1000 else f"{blob.size / 1000:,.1f} kB"
+    return f"{blob.media_type}, {size}" if blob.media_type else size
 
 
 def at(moment: datetime) -> str:
