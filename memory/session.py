@@ -5,19 +5,17 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from threadkeep.backends.base import Backend, Reply
-from threadkeep.memory.blob import Blob, sha256_of
 from threadkeep.memory.branching import Branching
 from threadkeep.memory.budget import Budget
 from threadkeep.memory.context import Context
 from threadkeep.memory.errors import Conflict, InvalidSetting
 from threadkeep.memory.history import Entry
 from threadkeep.memory.holder import is_dead
-from threadkeep.memory.index import Scope
-from threadkeep.memory.message import JSON, ImagePart, MessageLike, read_message
+from threadkeep.memory.message import JSON, MessageLike, read_message
+from threadkeep.memory.reading import Reading
 from threadkeep.memory.replay import replay
 from threadkeep.memory.response_format import Format, read_format
 from threadkeep.memory.routing import Routing, assemble_for
-from threadkeep.memory.searching import Found, search
 from threadkeep.memory.setup import Setup
 from threadkeep.memory.stream import Stream
 from threadkeep.memory.tool_loop import MOST_ROUNDS, Approve, Rounds
@@ -26,14 +24,13 @@ from threadkeep.memory.turn import Turn
 from threadkeep.memory.upkeep import Upkept
 from threadkeep.memory.waiting import WAIT_SECONDS, Policy, waits
 from threadkeep.stores.appending import Appended
-from threadkeep.stores.ledger import CallRow
 from threadkeep.stores.rows import Prepared
-from threadkeep.stores.sql import check_limit, check_name
+from threadkeep.stores.sql import check_name
 from threadkeep.stores.turns import Busy
 from threadkeep.strategies.base import Strategy
 
 
-class Session(Branching):
+class Session(Branching, Reading):
     """One conversation of one owner. Made by `Memory.session`; any number of handles may name the same one."""
 
     def __init__(self, setup: Setup, name: str, owner: str, instructions: str | None = None) -> None:
@@ -331,39 +328,6 @@ class Session(Branching):
         """The error for having waited in vain."""
         return Conflict(f"a turn held session {self.name!r} for {timeout:g} s: within that turn, append with turn.append()")
 
-    def entries(self, after: int = 0, limit: int = 100, *, branch: str | None = None) -> list[Entry]:
-        """A page of the log, oldest first: at most `limit` entries behind seq `after`; of the active branch, or of the one named.
-
-        Raises:
-            NotFound: there is no such session, or no such branch of it.
-        """
-        if not isinstance(after, int):
-            raise InvalidSetting(f"entries(after={after!r:.80}): an entry's seq, or 0")
-        named = None if branch is None else check_name(branch, "a branch's name")
-        return self._setup.store.entries(self.owner, self.name, after=max(0, after), limit=check_limit(limit), branch=named)
-
-    def blob(self, blob: Blob | ImagePart | str) -> bytes:
-        """The bytes that a stored message shows: named by its `ImagePart`, its `blob`, or the address in a part of another kind.
-
-        Raises:
-            NotFound: this owner does not have it.
-            InvalidSetting: it names nothing that is kept in a store.
-        """
-        return self._setup.store.blob(self.owner, sha256_of(blob))
-
-    def search(self, text: str, k: int = 10, *, scope: Scope = "session") -> list[Found]:
-        """What was said about a text: entries as `Recall` ranks them, each with what its score is made of.
-
-        Args:
-            text: a question, or words.
-            k: the most entries that are returned, the best first.
-            scope: `session`, or `owner`: all sessions of the owner.
-
-        Raises:
-            NotFound: there is no such session.
-        """
-        return search(self._setup, self.owner, self.name, text, k, scope)
-
     def pin(self, seq: int) -> None:
         """Keep an entry in every later context.
 
@@ -374,21 +338,6 @@ class Session(Branching):
         if not isinstance(seq, int):
             raise InvalidSetting(f"pin({seq!r:.80}): an entry's seq")
         self._setup.store.pin(self.owner, self.name, seq)
-
-    def calls(self, after: int = 0, limit: int = 100) -> list[CallRow]:
-        """A page of the session's model calls, oldest first: replies, summaries, embeddings; with tokens, milliseconds, and what they cost.
-
-        Args:
-            after: the `id` of the call before the first; 0: from the beginning.
-            limit: the most that are returned.
-
-        Raises:
-            NotFound: there is no such session.
-        """
-        if not isinstance(after, int):
-            raise InvalidSetting(f"calls(after={after!r:.80}): a call's id, or 0")
-        least = min(max(0, after), 2**63 - 1)
-        return self._setup.store.calls(self.owner, self.name, after=least, limit=check_limit(limit))
 
     def upkeep(self) -> list[Upkept]:
         """Make the session's summaries and vectors that are due, now, and say what became of each job.

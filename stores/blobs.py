@@ -12,6 +12,7 @@ from threadkeep.memory.blob import Blob, through
 from threadkeep.memory.errors import InvalidMessage
 from threadkeep.memory.message import ImagePart, Message, OpaquePart, Part
 from threadkeep.stores import blob_queries
+from threadkeep.stores.queries import SessionRow
 
 BLOB_LIMIT = 64 * 1024 * 1024
 """Bytes of one picture, sound or file."""
@@ -152,8 +153,11 @@ def keep(connection: Connection, owner_id: int, branch_id: int, attached: Sequen
     blob_queries.add_uses(connection, owner_id, branch_id, {(seq, one.blob.sha256) for seq, one in attached})
 
 
-def keep_texts(connection: Connection, owner_id: int, branch_id: int, texts: Mapping[str, bytes]) -> None:
+def keep_texts(connection: Connection, session: SessionRow, texts: Mapping[str, bytes]) -> None:
     """Store what a turn's record names by hash, and that its branch uses it. Most turns name what the one before named."""
+    if not texts:
+        return
+    owner_id, branch_id = session.owner_id, session.branch_id
     used = blob_queries.used_by_turns(connection, owner_id, branch_id, texts)
     new = {sha256: data for sha256, data in texts.items() if sha256 not in used}
     if new:

@@ -268,7 +268,7 @@ class SQLStore:
         """
         with self.write("writing to a turn") as connection:
             turns.write(connection, held, values)
-            self._keep_texts(connection, held.session, texts)
+            keep_texts(connection, held.session, texts)
 
     def release_turn(
         self, held: Held, values: Mapping[str, object], texts: Mapping[str, bytes], settle_draft: Callable[[str], Prepared]
@@ -284,7 +284,7 @@ class SQLStore:
             turn = turn_queries.find_turn(connection, held.session, held.turn_id)
             if session is not None and turn is not None:
                 turns.settle(connection, session, turn, settle_draft)
-            self._keep_texts(connection, held.session, texts)
+            keep_texts(connection, held.session, texts)
 
     def append_to_turn(
         self,
@@ -311,12 +311,8 @@ class SQLStore:
                 turn_queries.change_turn(connection, session, held.turn_id, {"reply_seq": added.session.head.seq})
             if call is not None:
                 ledger.add_call(connection, session, held.turn_id, call)
-            self._keep_texts(connection, session, texts)
+            keep_texts(connection, session, texts)
             return added
-
-    def _keep_texts(self, connection: Connection, session: SessionRow, texts: Mapping[str, bytes]) -> None:
-        if texts:
-            keep_texts(connection, session.owner_id, session.branch_id, texts)
 
     def turn(self, owner: str, name: str, turn_id: int) -> tuple[SessionRow, TurnRow]:
         """A turn as stored, with the session as it is on the turn's branch.
