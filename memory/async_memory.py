@@ -8,7 +8,6 @@ from typing import Self, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
-from sqlalchemy.pool import QueuePool
 
 from threadkeep.backends.base import Backend, Reply
 from threadkeep.embedders.base import Embedder
@@ -32,6 +31,7 @@ from threadkeep.memory.upkeep import Upkept
 from threadkeep.memory.waiting import WAIT_SECONDS, Policy, waits
 from threadkeep.stores.appending import Appended
 from threadkeep.stores.ledger import CallRow, Used
+from threadkeep.stores.pools import threads_for
 from threadkeep.stores.queries import Listed
 from threadkeep.stores.sql import SQLStore
 from threadkeep.stores.turns import Busy
@@ -313,8 +313,7 @@ class AsyncMemory:
             upkeep=upkeep,
             spend_cap=spend_cap,
         )
-        pool = self._memory.store.engine.pool
-        self._threads = Threads(pool.size() if isinstance(pool, QueuePool) else 5)
+        self._threads = Threads(threads_for(self._memory.store.engine.pool))
 
     async def __aenter__(self) -> Self:
         return self

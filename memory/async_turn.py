@@ -138,6 +138,8 @@ class AsyncStream:
         self._asked = Semaphore(0)
         self._given: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
         self._open = False
+        self._owed = False
+        """An event was asked for, and the await was cancelled before it came."""
         self._failure: BaseException | None = None
         self._ended = asyncio.Event()
 
@@ -173,8 +175,11 @@ class AsyncStream:
     async def __anext__(self) -> Event:
         if not self._open:
             raise Conflict("the stream is not open: write `async with session.stream(…) as stream:` and read it inside, once")
-        self._asked.release()
+        if not self._owed:
+            self._asked.release()
+        self._owed = True
         event = await self._given.get()
+        self._owed = False
         if isinstance(event, Event):
             return event
         self._open = False

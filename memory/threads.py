@@ -15,8 +15,8 @@ class Threads:
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._pool: ThreadPoolExecutor | None = None
-        self._process = 0
+        self._pools: dict[int, ThreadPoolExecutor] = {}
+        """By process: at most one is in use."""
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run on a thread; if this await is cancelled, the work is finished all the same."""
@@ -24,17 +24,24 @@ class Threads:
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run on a thread, in the order of submitting; what is submitted can no longer be cancelled, even while it waits for a thread."""
-        if self._pool is None or self._process != os.getpid():
-            self._pool, self._process = ThreadPoolExecutor(self._number, thread_name_prefix="threadkeep"), os.getpid()
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
-        self._pool.submit(partial(fulfil, future, work))
-        return future
+        while True:
+            pool = self._pools.get(os.getpid())
+            if pool is None:  # several may come here at once: one pool is kept, the others never start a thread
+                pool = self._pools.setdefault(os.getpid(), ThreadPoolExecutor(self._number, thread_name_prefix="threadkeep"))
+            try:
+                pool.submit(partial(fulfil, future, work))
+            except RuntimeError:
+                if self._pools.get(os.getpid()) is pool:  # not closed by another thread meanwhile: the interpreter ends
+                    raise
+            else:
+                return future
 
     def close(self) -> None:
         """Let the running work finish; what is run later starts new threads."""
-        pool, self._pool = self._pool, None
-        if pool is not None and self._process == os.getpid():
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
             pool.shutdown(wait=True)
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from threadkeep.memory.errors import InvalidSetting, MissingExtra
 from threadkeep.stores import servers
 from threadkeep.stores.faults import WAIT_SECONDS
+from threadkeep.stores.pools import in_memory
 
 BUSY_MS = WAIT_SECONDS * 1000
 """How long a SQLite connection waits for another writer, in milliseconds."""
@@ -56,7 +57,7 @@ def open_engine(url: str | URL) -> Engine:
             hide_parameters=True,
             connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000},
             # an in-memory database lives in one connection
-            **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if _in_memory(parsed) else {}),
+            **({"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0} if in_memory(parsed) else {}),
         )
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         if isinstance(error, InvalidSetting):
@@ -71,10 +72,6 @@ def open_engine(url: str | URL) -> Engine:
 def _masked(url: str | URL) -> str:
     """A URL without its password, also where it cannot be read."""
     return re.sub(r":[^:]*@", ":***@", re.sub(r"(//[^:/]*):.*@", r"\1:***@", str(url)))
-
-
-def _in_memory(url: URL) -> bool:
-    return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
 
 
 def _check_folder(url: URL) -> None:
@@ -223,7 +220,7 @@ class Forks:
         self._forking = True
         self._condition.wait_for(lambda: self._running == 0, FORK_SECONDS)
         for engine in self._engines:
-            if engine.dialect.name == "sqlite" and not _in_memory(engine.url):
+            if engine.dialect.name == "sqlite" and not in_memory(engine.url):
                 engine.dispose()
 
     def in_parent(self) -> None:

@@ -20,6 +20,7 @@ from threadkeep.stores.engine import begin_as_asked, begun, forks, open_engine
 from threadkeep.stores.faults import typed_errors, whole_again
 from threadkeep.stores.history import Asker, SQLHistory
 from threadkeep.stores.ledger import CallRow, NewCall, Used
+from threadkeep.stores.pools import check_engine, one_by_one
 from threadkeep.stores.queries import Listed, SessionRow
 from threadkeep.stores.rows import Prepared
 from threadkeep.stores.schema import NAME_LENGTH
@@ -39,13 +40,17 @@ class SQLStore:
     A SQLite file is made and migrated when it is first used; on a server `threadkeep migrate` does that.
 
     Raises:
-        InvalidSetting: it is no URL of a supported database, or a schema was given for another than PostgreSQL.
+        InvalidSetting: it is no URL of a supported database, an engine that cannot serve threads, or a schema was given for another
+            than PostgreSQL.
         MissingExtra: the database's driver is not installed.
     """
 
     def __init__(self, url: str | URL | Engine, *, schema: str | None = None) -> None:
         self._owns_engine = not isinstance(url, Engine)
+        if isinstance(url, Engine):
+            check_engine(url)
         self._pool = url if isinstance(url, Engine) else open_engine(url)
+        self._one_by_one = one_by_one(self._pool.pool)
         self._engine = begin_as_asked(self._pool, lent=not self._owns_engine, schema=schema)
         self._writing = self._engine.execution_options(threadkeep_writes=True)
         self._checked = False
@@ -70,14 +75,14 @@ class SQLStore:
     def read(self, doing: str = "reading") -> Iterator[Connection]:
         """A transaction that only reads."""
         self._check()
-        with forks.kept_out(), typed_errors(doing, self._pool), begun(self._engine) as connection:
+        with self._one_by_one, forks.kept_out(), typed_errors(doing, self._pool), begun(self._engine) as connection:
             yield connection
 
     @contextmanager
     def write(self, doing: str = "writing") -> Iterator[Connection]:
         """A transaction that writes: whole, or not at all."""
         self._check()
-        with forks.kept_out(), typed_errors(doing, self._pool) as attempt, begun(self._writing) as connection:
+        with self._one_by_one, forks.kept_out(), typed_errors(doing, self._pool) as attempt, begun(self._writing) as connection:
             yield connection
             attempt.committing = True
 
