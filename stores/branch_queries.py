@@ -4,19 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select
 
 from threadkeep.memory.branch import Branch
 from threadkeep.memory.errors import NotFound
 from threadkeep.memory.history import moment
 from threadkeep.stores.probing import by_keys
-from threadkeep.stores.queries import SessionRow, at, read_session
+from threadkeep.stores.queries import SessionRow, at, change, read_session
 from threadkeep.stores.schema import branches, messages, sessions
 
 _HEAD = tuple(branches.c[name] for name in "id lineage head_seq head_tokens head_shown head_group head_turn open_calls leading".split())
 _BY_ID = select(*_HEAD).where(at(branches, "id"))
 _BY_NAME = select(*_HEAD).where(at(branches, "session_id", "name"))
-_ACTIVATE = update(sessions).where(at(sessions, "id")).values(active_branch=bindparam("b_active_branch"))
+_ACTIVATE = change(sessions).where(at(sessions, "id")).values(active_branch=bindparam("b_active_branch"))
 _LISTED = select(*(branches.c[name] for name in "id name lineage head_seq head_tokens created_us".split()))
 _ONE_LISTED = _LISTED.where(at(branches, "id"))
 _NEWEST = _LISTED.where(at(branches, "session_id")).order_by(branches.c.id.desc()).limit(bindparam("b_limit"))

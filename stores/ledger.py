@@ -10,11 +10,11 @@ from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, func, insert, select
 
 from threadkeep.memory.history import moment
 from threadkeep.memory.money import EXACT
-from threadkeep.stores.queries import SessionRow, at
+from threadkeep.stores.queries import SessionRow, at, change
 from threadkeep.stores.rows import now_us
 from threadkeep.stores.schema import calls, owners, sessions
 
@@ -159,4 +159,4 @@ def _spend(connection: Connection, table: Table, row: ColumnElement[bool], cost:
     before = connection.execute(select(table.c.spent).where(row).with_for_update()).scalar_one_or_none()
     with localcontext(EXACT):
         spent = Decimal(before or 0) + cost
-    connection.execute(update(table).where(row).values(spent=f"{spent:f}"))
+    connection.execute(change(table).where(row).values(spent=f"{spent:f}"))

@@ -38,8 +38,8 @@ def check_engine(engine: Engine) -> None:
     """
     if engine.dialect.is_async:
         raise InvalidSetting(
-            f"an engine of {engine.dialect.driver} serves an event loop: give one of a synchronous driver, or a URL. AsyncMemory takes those "
-            "too, and works on threads"
+            f"an engine of {engine.dialect.driver} serves an event loop: give one of a synchronous driver, or a URL. AsyncMemory does its work "
+            "on threads"
         )
     pool = engine.pool
     single = isinstance(pool, StaticPool) or (isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, Update, and_, bindparam, delete, func, insert, or_, select, update
 
 from threadkeep.memory.history import Entry, Head, moment
 from threadkeep.stores.probing import by_keys
@@ -53,6 +53,16 @@ def at(table: Table, *columns: str) -> ColumnElement[bool]:
     return and_(*(table.c[name] == bindparam(f"b_{name}") for name in ("owner_id", *columns)))
 
 
+def change(table: Table) -> Update:
+    """An UPDATE of a row by its whole primary key.
+
+    MariaDB and MySQL are told to find it by that: where an owner has few rows they read another index instead, and lock all of his. Then
+    turns of two sessions wait for each other in a circle.
+    """
+    by_key = "FORCE INDEX (PRIMARY)"
+    return update(table).with_hint(by_key, dialect_name="mysql").with_hint(by_key, dialect_name="mariadb")
+
+
 # Owners and sessions.
 
 _OWNER = select(owners.c.id).where(owners.c.name == bindparam("b_name"))
@@ -68,8 +78,8 @@ _BOTH = (sessions, branches)
 _SESSION_BY_NAME_LOCKED = SESSION_BY_NAME.with_for_update(of=_BOTH)
 _SESSION_BY_ID = _SESSION.where(at(sessions, "id"))
 _SESSION_BY_ID_LOCKED = _SESSION_BY_ID.with_for_update(of=_BOTH)
-_MOVE_HEAD = update(branches).where(at(branches, "id"))
-_TOUCH = update(sessions).where(at(sessions, "id"))
+_MOVE_HEAD = change(branches).where(at(branches, "id"))
+_TOUCH = change(sessions).where(at(sessions, "id"))
 
 
 def find_owner(connection: Connection, name: str, *, lock: bool = False) -> int | None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from threadkeep.stores.clock import DatabaseNow
-from threadkeep.stores.queries import SESSION_BY_NAME, SessionRow, at, entries_of, read_session
+from threadkeep.stores.queries import SESSION_BY_NAME, SessionRow, at, change, entries_of, read_session
 from threadkeep.stores.schema import sessions, turns
 
 LEASE_US = 30_000_000
@@ -46,8 +46,8 @@ _TURN_BY_ID = _TURN.where(turns.c.id == bindparam("b_id"))
 _TURNS_BY_USER = _TURN.where(turns.c.user_seq == bindparam("b_user_seq"), turns.c.branch_id.in_(bindparam("b_branches", expanding=True)))
 _HOLDER = select(turns.c.holder, turns.c.state).where(at(turns, "session_id", "id"))
 _ADD_TURN = insert(turns).values(until_us=_LEASE_ENDS)
-_HELD_TURN = update(turns).where(at(turns, "session_id", "id", "holder"), turns.c.state == "open")
-_ANY_TURN = update(turns).where(at(turns, "session_id", "id"))
+_HELD_TURN = change(turns).where(at(turns, "session_id", "id", "holder"), turns.c.state == "open")
+_ANY_TURN = change(turns).where(at(turns, "session_id", "id"))
 _DELETE_TURNS = delete(turns).where(at(turns, "session_id"))
 
 
