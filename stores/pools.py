@@ -38,7 +38,7 @@ def check_engine(engine: Engine) -> None:
     """
     if engine.dialect.is_async:
         raise InvalidSetting(
-            f"an engine of {engine.dialect.driver} serves an event loop: give one of a synchronous driver, or a URL. AsyncMemory does its work "
+            f"an engine of {engine.dialect.driver} serves an event loop: give one of a synchronous driver, or a URL. AsyncMemory works "
             "on threads"
         )
     pool = engine.pool
