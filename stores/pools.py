@@ -30,8 +30,8 @@ def in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and (url.database in (None, "", ":memory:") or "mode=memory" in str(url))
 
 
-def check_engine(engine: Engine) -> None:
-    """See whether a host's engine can serve any thread.
+def checked_engine(engine: Engine) -> Engine:
+    """A host's engine, which can serve any thread.
 
     Raises:
         InvalidSetting: it is an asynchronous one, or an in-memory database that is another one for each connection.
@@ -48,3 +48,4 @@ def check_engine(engine: Engine) -> None:
             f"an in-memory database is another one in each connection, and this engine ({type(pool).__name__}) has several: create it with "
             "poolclass=StaticPool and connect_args={'check_same_thread': False}, or give the URL 'sqlite://'"
         )
+    return engine

@@ -20,7 +20,7 @@ from threadkeep.stores.engine import begin_as_asked, begun, forks, open_engine
 from threadkeep.stores.faults import typed_errors, whole_again
 from threadkeep.stores.history import Asker, SQLHistory
 from threadkeep.stores.ledger import CallRow, NewCall, Used
-from threadkeep.stores.pools import check_engine, one_by_one
+from threadkeep.stores.pools import checked_engine, one_by_one
 from threadkeep.stores.queries import Listed, SessionRow
 from threadkeep.stores.rows import Prepared
 from threadkeep.stores.schema import NAME_LENGTH
@@ -40,16 +40,13 @@ class SQLStore:
     A SQLite file is made and migrated when it is first used; on a server `threadkeep migrate` does that.
 
     Raises:
-        InvalidSetting: it is no URL of a supported database, an engine that cannot serve threads, or a schema was given for another
-            than PostgreSQL.
+        InvalidSetting: it is no URL of a supported database, no engine that serves threads, or has a schema and is not PostgreSQL.
         MissingExtra: the database's driver is not installed.
     """
 
     def __init__(self, url: str | URL | Engine, *, schema: str | None = None) -> None:
         self._owns_engine = not isinstance(url, Engine)
-        if isinstance(url, Engine):
-            check_engine(url)
-        self._pool = url if isinstance(url, Engine) else open_engine(url)
+        self._pool = checked_engine(url) if isinstance(url, Engine) else open_engine(url)
         self._one_by_one = one_by_one(self._pool.pool)
         self._engine = begin_as_asked(self._pool, lent=not self._owns_engine, schema=schema)
         self._writing = self._engine.execution_options(threadkeep_writes=True)
