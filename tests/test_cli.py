@@ -27,6 +27,7 @@ COMMANDS = [
     "chat",
     "sessions",
     "show",
+    "branches",
     "explain",
     "search",
     "usage",
@@ -180,6 +181,27 @@ class TestLooking:
         assert "\a" not in output
         assert "[bold]markup[/bold]" in output
         assert "tab here" in output
+
+    def test_branches_are_listed_and_shown(self, stored: Terminal) -> None:
+        with stored.memory() as memory:
+            memory.session("travel").fork("other way", at=4)
+            memory.session("travel").append("Then by boat.")
+
+        listed = json.loads(stored.run("branches", "travel", "--json"))
+        assert [(one["name"], one["parent"], one["at"], one["entries"], one["active"]) for one in listed] == [
+            ("other way", "main", 4, 5, True),
+            ("main", None, 0, 6, False),
+        ]
+        table = stored.run("branches", "travel")
+        assert re.search(r"^\* +other way +main +4 +5 ", table, re.MULTILINE)
+        assert re.search(r"^ +main +6 ", table, re.MULTILINE)
+        assert len(stored.run("branches", "travel", "--limit", "1").splitlines()) == 2
+        assert "no branch behind main" in stored.run("branches", "travel", "--after", "main")
+        assert "Then by boat." in stored.run("show", "travel")
+        assert "Then by boat." not in stored.run("show", "travel", "--branch", "main")
+        assert "no branch 'third'" in stored.run("show", "travel", "--branch", "third", code=1)
+        assert "turn 2" in stored.run("explain", "travel")
+        assert json.loads(stored.run("explain", "travel", "--turn", "3", "--json"))["decisions"][-1]["last"] == 5
 
     def test_explain_tells_what_the_last_turn_was_sent(self, stored: Terminal) -> None:
         output = stored.run("explain", "travel")

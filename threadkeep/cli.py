@@ -1,6 +1,5 @@
 """The command line: its commands, their options, and, with that of experiments, all that reads the environment (THREADKEEP_…)."""
 
-import json
 import tempfile
 from contextlib import closing
 from importlib import metadata
@@ -8,16 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from threadkeep.embedders.sentence_transformer import SentenceTransformerEmbedder
 from threadkeep.experiments.cli import app as experiment
-from threadkeep.memory.errors import InvalidSetting, ModelUnavailable, NotFound, ThreadkeepError
+from threadkeep.memory.errors import InvalidSetting, ThreadkeepError
 from threadkeep.memory.memory import OWNER, Memory
-from threadkeep.models import fetch
-from threadkeep.models.registry import DEFAULT, MODELS
+from threadkeep.models.registry import DEFAULT
 from threadkeep.stores.doctor import examine
 from threadkeep.stores.jobs import Jobs
 from threadkeep.stores.sql import SQLStore
@@ -27,10 +24,20 @@ from threadkeep.terminal.chat import last_turn
 from threadkeep.terminal.demo import WINDOW as DEMO_WINDOW
 from threadkeep.terminal.demo import demo as show_demo
 from threadkeep.terminal.doctor import check_data, show_checks
-from threadkeep.terminal.listing import entry_data, found_data, session_data, sessions_table, show_entry, show_found
+from threadkeep.terminal.listing import (
+    branch_data,
+    branches_table,
+    entry_data,
+    found_data,
+    session_data,
+    sessions_table,
+    show_entry,
+    show_found,
+)
+from threadkeep.terminal.models import app as models
 from threadkeep.terminal.opening import database_url, open_backend, open_store, open_stored
-from threadkeep.terminal.options import AsJSON, Cache, Database, Instructions, ModelName, Owner, RegisteredModel, SessionName, Window
-from threadkeep.terminal.screen import line, open_console
+from threadkeep.terminal.options import AsJSON, Cache, Database, Instructions, ModelName, Owner, SessionName, Window
+from threadkeep.terminal.screen import line, open_console, say_json
 from threadkeep.terminal.stats import show_stats, stats_data
 from threadkeep.terminal.upkeep import catch_up, show_outcome, status_data, status_table, upkept_data
 from threadkeep.terminal.usage import call_data, calls_table, usage_data, usage_table
@@ -57,7 +64,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Keeps the thread of a conversation: every message in an SQL database, and before each model call the context that fits.",
 )
-models = typer.Typer(no_args_is_help=True, help="The models known by name: fetched once, verified, kept in the cache.")
 app.add_typer(models, name="models")
 app.add_typer(experiment, name="experiment")
 
@@ -142,11 +148,12 @@ def show(
     owner: Owner = OWNER,
     after: Annotated[int, typer.Option(min=0, help="Begin behind the entry of this number.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="At most so many entries.")] = 50,
+    branch: Annotated[str | None, typer.Option(help="A branch (see: branches).", show_default="the active one")] = None,
     as_json: AsJSON = False,
 ) -> None:
     """Show what was said in a session, oldest first."""
     with open_stored(database) as memory:
-        entries = memory.session(session, owner=owner).entries(after=after, limit=limit + 1)
+        entries = memory.session(session, owner=owner).entries(after=after, limit=limit + 1, branch=branch)
     page, more = entries[:limit], len(entries) > limit
     if as_json:
         say_json([entry_data(entry) for entry in page])
@@ -158,6 +165,26 @@ def show(
         console.print(Text(f"There is more: --after {page[-1].seq}", style="dim"))
     elif not page:
         console.print(Text(f"There is nothing behind entry {after}."))
+
+
+@app.command()
+def branches(
+    session: SessionName,
+    database: Database = FILE,
+    owner: Owner = OWNER,
+    after: Annotated[str | None, typer.Option(help="Begin behind this branch.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: AsJSON = False,
+) -> None:
+    """List the branches of a session, the newest first: where each was forked, and which one is active."""
+    with open_stored(database) as memory:
+        listed = memory.session(session, owner=owner).branches(after=after, limit=limit)
+    if as_json:
+        say_json([branch_data(branch) for branch in listed])
+    elif listed:
+        open_console().print(branches_table(listed))
+    else:
+        open_console().print(Text(f"There is no branch behind {line(after or '')}."))
 
 
 @app.command()
@@ -339,62 +366,3 @@ def stats(
         say_json(stats_data(found))
     else:
         show_stats(open_console(), found)
-
-
-@models.command("list")
-def list_models(cache: Cache = None, as_json: AsJSON = False) -> None:
-    """List the models known by name, and which of them are here."""
-    here = {name: fetch.cached(name, cache) for name in MODELS}
-    if as_json:
-        known = [
-            {
-                "name": m.name,
-                "kind": m.kind,
-                "bytes": m.bytes,
-                "licence": m.licence,
-                "about": m.about,
-                "path": str(here[m.name] or "") or None,
-            }
-            for m in MODELS.values()
-        ]
-        say_json(known)
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("name", "kind", "size", "here", "licence"):
-        table.add_column(heading, no_wrap=True, justify="right" if heading == "size" else "left")
-    table.add_column("about", ratio=1)
-    for model in MODELS.values():
-        mark = Text("yes", style="green") if here[model.name] else Text("no", style="dim")
-        table.add_row(Text(model.name, style="bold"), model.kind, f"{model.bytes / 1e6:,.0f} MB", mark, model.licence, model.about)
-    open_console().print(table)
-
-
-@models.command()
-def pull(name: RegisteredModel, cache: Cache = None) -> None:
-    """Fetch a model into the cache, unless it is there, and verify it."""
-    fetch.named(name)
-    typer.echo(fetch.locate(name, cache=cache))
-    if not fetch.verify(name, cache):
-        raise ModelUnavailable(
-            f"{name} is here, but not with the bytes that were published: threadkeep models remove {name}, and pull it again"
-        )
-
-
-@models.command()
-def path(name: RegisteredModel, cache: Cache = None) -> None:
-    """Say where a model is; fetches nothing."""
-    found = fetch.cached(name, cache)
-    if found is None:
-        raise NotFound(f"{name} is not in {cache or fetch.default_cache()}: threadkeep models pull {name}")
-    typer.echo(found)
-
-
-@models.command()
-def remove(name: RegisteredModel, cache: Cache = None) -> None:
-    """Delete a model from the cache."""
-    freed = fetch.remove(name, cache)
-    typer.echo(f"{freed / 1e6:,.0f} MB freed" if freed else f"{name} was not here")
-
-
-def say_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2))

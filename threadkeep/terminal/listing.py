@@ -1,6 +1,7 @@
-"""Sessions and entries: as a screen shows them, and as data that JSON can hold."""
+"""Sessions, branches and entries: as a screen shows them, and as data that JSON can hold."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from threadkeep.memory.blob import Blob, blobs_in
+from threadkeep.memory.branch import Branch
 from threadkeep.memory.history import Entry
 from threadkeep.memory.message import ImagePart, Message, TextPart
 from threadkeep.memory.searching import Found
@@ -45,6 +47,26 @@ def session_data(session: Listed) -> dict[str, object]:
         "created_at": session.created_at.isoformat(),
         "updated_at": session.updated_at.isoformat(),
     }
+
+
+def branches_table(branches: Sequence[Branch]) -> Table:
+    """A row for each branch; the active one is marked."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("", no_wrap=True)
+    for heading in ("branch", "forked from"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("behind entry", "entries", "tokens"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("begun", no_wrap=True)
+    for one in branches:
+        parent, behind = ("", "") if one.parent is None else (line(one.parent), f"{one.at:,}")
+        mark, name = ("*", Text(line(one.name), style="bold")) if one.active else ("", Text(line(one.name)))
+        table.add_row(mark, name, Text(parent), behind, f"{one.entries:,}", f"{one.tokens:,}", at(one.created_at))
+    return table
+
+
+def branch_data(branch: Branch) -> dict[str, object]:
+    return {**asdict(branch), "created_at": branch.created_at.isoformat()}
 
 
 def show_entry(console: Console, entry: Entry) -> None:

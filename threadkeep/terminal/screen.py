@@ -1,9 +1,11 @@
 """Text on a terminal or in a pipe: at most 100 columns, colours only where they show, nothing that a terminal would obey."""
 
+import json
 import re
 import sys
 from contextlib import ExitStack
 
+import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -111,3 +113,8 @@ def figures(usage: Usage) -> str:
     if usage.total_ms is not None:
         said.append(f"{usage.total_ms / 1000:.1f} s in all")
     return " · ".join(said)
+
+
+def say_json(value: object) -> None:
+    """One JSON document, for scripts."""
+    typer.echo(json.dumps(value, indent=2))
