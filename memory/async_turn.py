@@ -145,7 +145,11 @@ class AsyncStream:
 
     async def __aenter__(self) -> Self:
         await self._turn.__aenter__()
-        self._stream.assemble()
+        try:
+            self._stream.assemble()
+        except BaseException:  # another has taken the session since
+            await self._turn.__aexit__(None, None, None)
+            raise
         loop = asyncio.get_running_loop()
         self._stream.run_on(BesideLoop(loop))
 

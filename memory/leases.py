@@ -224,8 +224,8 @@ class Keeper:
             except StoreError:
                 continue  # the next look tries again
             now = time.monotonic()
-            for (lease, _, seen), lost in zip(leases, found, strict=True):
-                if lease.seen == seen:  # otherwise it wrote meanwhile, and knows
+            for (lease, held, seen), lost in zip(leases, found, strict=True):
+                if lease.held is held and lease.seen == seen:  # otherwise it wrote meanwhile, and knows
                     lease.seen = now
                     if lost is not None:
                         lease.lose(lost)

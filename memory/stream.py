@@ -69,6 +69,7 @@ class Stream:
         self._context: Context | None = None
         self._left = threading.Event()
         self._reading = threading.Lock()
+        self._reader: int | None = None
         self._stopped: BaseException | None = None
         turn.lease.when_lost = _weak(self._stop)
 
@@ -106,9 +107,13 @@ class Stream:
             raise Conflict("the stream is not open: write `with session.stream(…) as stream:` and read it inside, once")
         try:
             with self._reading:
-                event = self._next()
-                if event is not None and not self.left:  # what comes after leaving reaches nobody
-                    self._take(event)
+                self._reader = threading.get_ident()
+                try:
+                    event = self._next()
+                    if event is not None and not self.left:  # what comes after leaving reaches nobody
+                        self._take(event)
+                finally:
+                    self._reader = None
             if event is not None and not self.left:
                 if self.turn.superseded:  # since then: nobody else stops the model
                     self._stop()
@@ -160,8 +165,11 @@ class Stream:
         self._left.set()
 
     def close(self) -> None:
-        """Stop the model and store what was said; does nothing once the stream is over."""
+        """Stop the model and store what was said; does nothing once the stream is over. A tool that it runs leaves it by this."""
         if self._events is None:
+            return
+        if self._reader == threading.get_ident():
+            self.leave()
             return
         try:
             with self._reading:

@@ -21,6 +21,7 @@ from threadkeep import (
     InvalidSetting,
     KeyReused,
     LeaseLost,
+    LlamaCpp,
     Memory,
     Message,
     ScriptedBackend,
@@ -358,6 +359,28 @@ def test_the_result_of_a_tool_of_a_superseded_turn_is_not_stored(opened: Open, a
     assert [text for _, text in said(session)] == ["Where is it?", "I look.", "Never mind.", "Fine."]
 
 
+def test_a_tool_may_leave_or_supersede_its_own_turn(opened: Open) -> None:
+    calls = [Message.assistant("I look.", tool_calls=[ToolCall("a", name, "{}")]) for name in ("stop", "start")]
+    session = opened(ScriptedBackend([calls[0], calls[1], "Anew."]))
+    streams: list[Stream] = []
+
+    def stop() -> str:
+        """Stop."""
+        streams[-1].close()
+        return "stopped"
+
+    def start() -> str:
+        """Start."""
+        return session.chat("Another question.", policy="supersede").text
+
+    streams.append(session.stream("One?", tools=[stop]))
+    with streams[0] as left:
+        list(left)
+    with pytest.raises(Superseded), session.stream("Two?", tools=[start]) as superseded:
+        list(superseded)
+    assert [text for _, text in said(session)] == ["One?", "I look.", "stopped", "Two?", "I look.", "Another question.", "Anew."]
+
+
 def test_async_streams_and_turns_are_superseded_too(any_url: str) -> None:
     async def read(memory: AsyncMemory, heard: asyncio.Event, delivered: list[str]) -> None:
         async with memory.session("chat").stream("first") as stream:
@@ -497,3 +520,21 @@ def test_a_turn_whose_session_was_deleted_learns_it(session: Session, monkeypatc
         assert lost(turn)
         with pytest.raises(LeaseLost, match="deleted"):
             turn.finish("too late")
+
+
+@pytest.mark.model
+def test_a_superseded_engine_is_free_at_once(session: Session, url: str) -> None:
+    backend = LlamaCpp("smollm2-135m", window=1024, parallel=1, temperature=0, threads=1)
+    with Memory(url, backend=backend, budget=Budget(1024, reply=400)) as memory:
+        stream = memory.session("chat", owner="ada").stream("Tell me of the lighthouse on the northern cape.")
+        idle: list[bool] = []
+
+        def look() -> None:
+            until = time.monotonic() + 5
+            while backend.busy and time.monotonic() < until:
+                time.sleep(0.01)
+            idle.append(not backend.busy)
+
+        superseded_after(stream, 3, session, look)
+        assert idle == [True]
+    backend.close()
