@@ -10,9 +10,8 @@ def filled(messages: list[dict[str, object]], load: Callable[[Collection[str]], 
 
     `load` is called once, with the hashes of all that they show. Where they show none it is not, and the list is the one that was given.
     """
-    shown = {
-        at: blobs for at, message in enumerate(messages) if type(parts := message.get("content")) is list and (blobs := blobs_in(parts))
-    }
+    in_parts = [(at, parts) for at, message in enumerate(messages) if type(parts := message["content"]) is list]  # few, if any
+    shown = {at: blobs for at, parts in in_parts if (blobs := blobs_in(parts))}
     if not shown:
         return messages
     loaded = load({blob.sha256 for blobs in shown.values() for blob in blobs})

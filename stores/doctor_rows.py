@@ -11,6 +11,7 @@ from threadkeep.memory.money import EXACT
 from threadkeep.stores.findings import Finding, fault, warning
 from threadkeep.stores.rows import now_us
 from threadkeep.stores.schema import (
+    blobs,
     branches,
     calls,
     importances,
@@ -24,6 +25,7 @@ from threadkeep.stores.schema import (
     terms,
     turns,
     upkeep,
+    uses,
     vectors,
 )
 
@@ -47,7 +49,7 @@ _BELONGS: tuple[tuple[Table, Table, dict[str, str]], ...] = (
     (turns, sessions, _OF_SESSION),
     (turns, branches, _OF_BRANCH),
     (calls, sessions, _OF_SESSION),
-    *((table, branches, _OF_BRANCH) for table in (messages, pins, summaries, upkeep)),
+    *((table, branches, _OF_BRANCH) for table in (messages, pins, summaries, upkeep, uses)),
     *((table, messages, _OF_ENTRY) for table in (terms, tags, importances, vectors)),
 )
 
@@ -154,11 +156,28 @@ def vector_sizes(connection: Connection) -> Looked:
     return looked, findings
 
 
+def bytes_apart(connection: Connection) -> Looked:
+    """Pictures, files and turns' texts, against what shows them."""
+    shows = _same(uses, blobs, owner_id="owner_id", sha256="sha256")
+    findings = []
+    lost = select(func.count()).select_from(uses).where(~exists().where(shows))
+    if number := connection.execute(lost).scalar_one():
+        findings.append(
+            fault(f"{number:,} entries or branches show bytes that are not there: append a message with the same, or erase them")
+        )
+    unused = select(func.count(), func.sum(func.length(blobs.c.bytes))).where(~exists().where(shows))
+    number, size = connection.execute(unused).one()
+    if number:
+        findings.append(warning(f"{number:,} blobs are shown by nothing, {size:,} bytes: delete them by hand, while no service runs"))
+    return connection.execute(select(func.count()).select_from(blobs)).scalar_one(), findings
+
+
 ROW_CHECKS: tuple[tuple[str, str, Callable[[Connection], Looked]], ...] = (
     ("belonging", "rows", orphans),
     ("turns", "turns", held_turns),
     ("costs", "calls", sums),
     ("vectors", "vectors", vector_sizes),
     ("upkeep", "jobs", failing_jobs),
+    ("bytes", "blobs", bytes_apart),
 )
 """Name, what is counted, and the check."""

@@ -9,14 +9,15 @@ from typing import cast
 
 import databases
 import pytest
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, select, update
 from typer.testing import CliRunner
 
-from threadkeep import Budget, Memory, Message, ScriptedBackend, SQLStore, ToolCall, Usage
+from threadkeep import Budget, ImagePart, Memory, Message, ScriptedBackend, SQLStore, ToolCall, Usage
 from threadkeep.cli import app
 from threadkeep.embedders.hashed import HashedEmbedder
 from threadkeep.stores.doctor import examine
 from threadkeep.stores.findings import Check
+from threadkeep.stores.schema import blobs
 from threadkeep.stores.stats import measure
 
 
@@ -53,6 +54,24 @@ def test_a_healthy_database_is_found_well(any_url: str) -> None:
     assert found["vectors"].looked_at > 0
     assert found["words"].looked_at > 10
     assert found["costs"].looked_at >= 2
+    store.close()
+
+
+def test_bytes_without_what_shows_them_and_the_other_way_round_are_named(any_url: str) -> None:
+    fill(any_url)
+    store = SQLStore(any_url)
+    with Memory(store, backend=ScriptedBackend([]), upkeep=False) as memory:
+        memory.session("chat", owner="ada").append(Message.user([ImagePart.from_bytes(b"a hen", "image/png")]))
+    looked = checks(store)["bytes"]
+    assert (looked.findings, looked.looked_at) == ((), 5)
+    with store.write() as connection:
+        of_picture = connection.execute(select(blobs.c.sha256).where(blobs.c.media_type == "image/png")).scalar_one()
+        connection.execute(update(blobs).where(blobs.c.sha256 == of_picture).values(sha256="0" * 64))
+    lost, unused = checks(store)["bytes"].findings
+    assert lost.grave
+    assert lost.said.startswith("1 entries or branches show bytes that are not there")
+    assert not unused.grave
+    assert unused.said.startswith("1 blobs are shown by nothing, 5 bytes")
     store.close()
 
 
