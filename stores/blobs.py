@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from threadkeep.memory.blob import Blob, through
 from threadkeep.memory.errors import InvalidMessage
 from threadkeep.memory.message import ImagePart, Message, OpaquePart, Part
-from threadkeep.stores import blob_queries
+from threadkeep.stores import blob_queries, queries, turn_queries
 from threadkeep.stores.queries import SessionRow
 
 BLOB_LIMIT = 64 * 1024 * 1024
@@ -164,6 +164,15 @@ def keep_texts(connection: Connection, session: SessionRow, texts: Mapping[str, 
         for sha256 in sorted(new.keys() - _there(connection, owner_id, new)):
             blob_queries.add_blob(connection, owner_id, sha256, TEXT, new[sha256])
         blob_queries.add_uses(connection, owner_id, branch_id, {(blob_queries.BY_TURNS, sha256) for sha256 in new})
+
+
+def delete_session(connection: Connection, session: SessionRow) -> None:
+    """Every row that belongs to a session, and the blobs that nothing else uses."""
+    turn_queries.delete_turns(connection, session)  # whoever writes to one ends before it is looked what the session uses
+    used = blob_queries.used_in_session(connection, session)
+    blob_queries.lock(connection, session.owner_id, used)
+    queries.delete_session(connection, session)
+    blob_queries.delete_unused(connection, session.owner_id, used)
 
 
 def _there(connection: Connection, owner_id: int, hashes: Collection[str]) -> set[str]:

@@ -15,7 +15,7 @@ from threadkeep.memory.errors import InvalidSetting, LeaseLost, NotFound
 from threadkeep.memory.history import Entry
 from threadkeep.stores import blob_queries, branch_queries, ledger, queries, turn_queries, turns
 from threadkeep.stores.appending import Appended, append, session_for_append
-from threadkeep.stores.blobs import keep_texts
+from threadkeep.stores.blobs import delete_session, keep_texts
 from threadkeep.stores.engine import begin_as_asked, begun, forks, open_engine
 from threadkeep.stores.faults import typed_errors, whole_again
 from threadkeep.stores.history import Asker, SQLHistory
@@ -192,12 +192,7 @@ class SQLStore:
     def delete_session(self, owner: str, name: str) -> None:
         """Delete a session with all that belongs to it."""
         with self.write("deleting a session") as connection:
-            session = self._need(connection, owner, name, lock=True)
-            turn_queries.delete_turns(connection, session)  # whoever writes to one ends before it is looked what the session uses
-            used = blob_queries.used_in_session(connection, session)
-            blob_queries.lock(connection, session.owner_id, used)
-            queries.delete_session(connection, session)
-            blob_queries.delete_unused(connection, session.owner_id, used)
+            delete_session(connection, self._need(connection, owner, name, lock=True))
 
     def delete_owner(self, owner: str) -> int:
         """Delete an owner with all that is his; how many sessions there were."""
