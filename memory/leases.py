@@ -36,7 +36,8 @@ class Lease:
 
     def __init__(self, store: SQLStore) -> None:
         self.store = store
-        self.holder = new_holder()
+        self.holder = ""
+        """Its name; given where it is first asked for: making one reads files, which no event loop shall wait for."""
         self.held: Held | None = None
         self.lost: LeaseLost | None = None
         """Why the turn has the session no more."""
@@ -180,6 +181,7 @@ class Keeper:
 
     def hold(self, lease: Lease) -> None:
         """Look after a lease until it is let go, or nobody refers to it any more."""
+        lease.holder = lease.holder or new_holder()
         with self._lock:
             self._leases[lease.holder] = lease
             if self._thread is None or not self._thread.is_alive():
