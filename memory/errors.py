@@ -9,7 +9,7 @@
     │   │   └── Superseded                  it was taken on purpose: nobody waits for this reply any more
     │   └── KeyReused                       use a new key for new content
     ├── NotFound            (LookupError)   no such session, entry or turn for this owner
-    ├── StoreError          (RuntimeError)  the database did not do what was asked; nothing was written
+    ├── StoreError          (RuntimeError)  the database did not do what was asked; nothing was written, or nobody knows
     │   ├── StoreBusy                       try again: the database was locked or out of connections
     │   ├── SchemaTooOld                    run `threadkeep migrate`
     │   └── SchemaTooNew                    upgrade threadkeep
@@ -97,7 +97,11 @@ class NotFound(ThreadkeepError, LookupError):
 
 
 class StoreError(ThreadkeepError, RuntimeError):
-    """The database did not do what was asked; nothing of the call was written."""
+    """The database did not do what was asked; nothing of the call was written.
+
+    Where the connection was lost while the database was asked to keep it, nobody knows: the message says so, and the same call with the
+    same key writes it once.
+    """
 
 
 class StoreBusy(StoreError):

@@ -46,7 +46,7 @@ def open_engine(url: str | URL) -> Engine:
         if parsed.get_backend_name() not in _DRIVERS:
             raise InvalidSetting(f"{parsed.get_backend_name()} is not supported: use {', '.join(_DRIVERS)}")
         if "@" in (parsed.host or ""):
-            raise InvalidSetting(f"{_masked(url)} has an @ in its password or user: write it as %40")
+            raise InvalidSetting(f"{masked(url)} has an @ in its password or user: write it as %40")
         if parsed.get_backend_name() != "sqlite":
             engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=servers.connect_args(parsed))
             servers.set_own(engine)
@@ -62,14 +62,14 @@ def open_engine(url: str | URL) -> Engine:
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         if isinstance(error, InvalidSetting):
             raise
-        raise InvalidSetting(f"{_masked(url)!r} is no database URL: write sqlite:///chat.db, for example") from None
+        raise InvalidSetting(f"{masked(url)!r} is no database URL: write sqlite:///chat.db, for example") from None
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), _EXTRAS.get(str(error.name), "all")) from None
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
 
-def _masked(url: str | URL) -> str:
+def masked(url: str | URL) -> str:
     """A URL without its password, also where it cannot be read."""
     return re.sub(r":[^:]*@", ":***@", re.sub(r"(//[^:/]*):.*@", r"\1:***@", str(url)))
 

@@ -12,6 +12,7 @@ from threadkeep.backends.llama_cpp import LlamaCpp
 from threadkeep.embedders.base import Embedder
 from threadkeep.memory.errors import InvalidSetting, NotFound
 from threadkeep.memory.memory import Memory
+from threadkeep.stores.engine import masked
 from threadkeep.stores.sql import SQLStore
 
 
@@ -44,5 +45,5 @@ def database_url(database: str) -> URL:
         return URL.create("sqlite", database=str(Path(database).expanduser()))
     try:
         return make_url(database)
-    except (ArgumentError, ValueError) as error:
-        raise InvalidSetting(f"{database!r} is no database URL: write sqlite:///chat.db, for example") from error
+    except (ArgumentError, ValueError):
+        raise InvalidSetting(f"{masked(database)!r} is no database URL: write sqlite:///chat.db, for example") from None
