@@ -12,7 +12,7 @@ from threadkeep.stores.engine import begun, schema_of
 from threadkeep.stores.faults import WAIT_SECONDS
 from threadkeep.stores.schema import PREFIX
 
-VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every form there was, the newest last."""
 VERSION_TABLE = PREFIX + "version"
 LOCK = 8_319_675_417_302_112_101

@@ -207,6 +207,8 @@ def test_two_schemas_of_one_database_know_nothing_of_each_other(own: bool) -> No
     second.session("chat").append("second", key="k")
     assert texts(first.session("chat")) == ["first", "a reply"]
     assert texts(second.session("chat")) == ["second"]
+    with opened(make_url(url).update_query_dict({"options": "-csearch_path=other"})) as named_in_the_url:
+        assert texts(named_in_the_url.session("chat")) == ["second"]
     assert plain.sessions() == []
     assert first.session("chat").search("first")[0].entry.seq == 1
     assert first.delete_owner("default") == 1

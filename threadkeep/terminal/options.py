@@ -8,7 +8,6 @@ import typer
 Database = Annotated[
     str, typer.Option("--database", "-d", envvar="THREADKEEP_DATABASE", help="A database URL, or the path of a SQLite file.")
 ]
-Schema = Annotated[str | None, typer.Option(help="PostgreSQL's schema for the tables.", show_default="the first of the search path")]
 Cache = Annotated[
     Path | None, typer.Option(envvar="THREADKEEP_CACHE", help="The folder of fetched models.", show_default="the user's cache")
 ]
