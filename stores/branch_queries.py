@@ -1,7 +1,7 @@
 """Every statement about branches. As in `queries`, each names its owner."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select
@@ -17,11 +17,11 @@ _HEAD = tuple(branches.c[name] for name in "id lineage head_seq head_tokens head
 _BY_ID = select(*_HEAD).where(at(branches, "id"))
 _BY_NAME = select(*_HEAD).where(at(branches, "session_id", "name"))
 _ACTIVATE = change(sessions).where(at(sessions, "id")).values(active_branch=bindparam("b_active_branch"))
-_LISTED = select(*(branches.c[name] for name in "id name lineage head_seq head_tokens created_us".split()))
-_ONE_LISTED = _LISTED.where(at(branches, "id"))
+_COLUMNS = tuple(branches.c[name] for name in "id name lineage head_seq head_tokens created_us".split())
+_LISTED = select(*_COLUMNS)
+_OF_IDS = by_keys(_COLUMNS, branches, at(branches), {"id": "b_ids"})
 _NEWEST = _LISTED.where(at(branches, "session_id")).order_by(branches.c.id.desc()).limit(bindparam("b_limit"))
 _BEHIND = _NEWEST.where(branches.c.id < bindparam("b_id"))
-_NAMES = by_keys([branches.c.id, branches.c.name], branches, at(branches), {"id": "b_ids"})
 _SHOWABLE = (
     select(messages.c.group_seq)
     .where(
@@ -80,36 +80,34 @@ def activate(connection: Connection, session: SessionRow, branch_id: int) -> Non
 
 def active_branch(connection: Connection, session: SessionRow) -> Branch:
     """The session's active branch, as a list shows it."""
-    values = {"b_owner_id": session.owner_id, "b_id": session.branch_id}
-    (found,) = _listed(connection, session, [connection.execute(_ONE_LISTED, values).one()])
-    return found
+    rows = _of_ids(connection, session, [segment.branch_id for segment in session.segments[-2:]])  # with the one it was forked from
+    return next(branch for branch in _listed(session, rows, rows) if branch.active)
 
 
 def list_branches(connection: Connection, session: SessionRow, before_id: int | None, limit: int) -> list[Branch]:
     """The session's branches, the newest first; those older than the one of this id."""
     values = {"b_owner_id": session.owner_id, "b_session_id": session.id, "b_limit": limit, "b_id": before_id}
-    return _listed(connection, session, connection.execute(_NEWEST if before_id is None else _BEHIND, values).all())
+    rows = connection.execute(_NEWEST if before_id is None else _BEHIND, values).all()
+    parents = {_forked_from(row)[0] for row in rows} - {row.id for row in rows} - {0}
+    return list(_listed(session, rows, [*rows, *_of_ids(connection, session, sorted(parents))]))
 
 
-def _listed(connection: Connection, session: SessionRow, rows: Sequence[Row[Any]]) -> list[Branch]:
-    names = {row.id: row.name for row in rows}
-    shared: dict[int, tuple[int, int]] = {row.id: tuple(json.loads(row.lineage)[-1][:2]) for row in rows if row.lineage != "[]"}
-    unknown = sorted({parent for parent, _ in shared.values()} - names.keys())
-    if unknown:
-        found = connection.execute(_NAMES.on(connection), {"b_owner_id": session.owner_id, "b_ids": unknown})
-        names |= {row.id: row.name for row in found}
-    return [
-        Branch(
-            row.name,
-            names[shared[row.id][0]] if row.id in shared else None,
-            shared[row.id][1] if row.id in shared else 0,
-            row.head_seq,
-            row.head_tokens,
-            row.id == session.branch_id,
-            moment(row.created_us),
-        )
-        for row in rows
-    ]
+def _of_ids(connection: Connection, session: SessionRow, ids: Sequence[int]) -> Sequence[Row[Any]]:
+    return connection.execute(_OF_IDS.on(connection), {"b_owner_id": session.owner_id, "b_ids": ids}).all() if ids else ()
+
+
+def _listed(session: SessionRow, rows: Sequence[Row[Any]], with_parents: Sequence[Row[Any]]) -> Iterator[Branch]:
+    names = {row.id: row.name for row in with_parents}
+    for row in rows:
+        parent, upto = _forked_from(row)
+        active = row.id == session.branch_id
+        yield Branch(row.name, names.get(parent), upto, row.head_seq, row.head_tokens, active, moment(row.created_us))
+
+
+def _forked_from(row: Row[Any]) -> tuple[int, int]:
+    """Which branch, and behind which entry; 0 and 0: it shares nothing."""
+    parent, upto = json.loads(row.lineage)[-1][:2] if row.lineage != "[]" else (0, 0)
+    return parent, upto
 
 
 def newest_group(connection: Connection, session: SessionRow, upto: int) -> int:

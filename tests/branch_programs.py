@@ -25,13 +25,16 @@ from threadkeep import (
     ToolCall,
 )
 from threadkeep.embedders.hashed import HashedEmbedder
+from threadkeep.memory.index import Scope
 from threadkeep.promises import Asked, Log, smallest, violations
 from threadkeep.stores.doctor import examine
+from threadkeep.stores.index_cache import cache
 
 COUNTER = TiktokenCounter("o200k_base")
 BUDGET = Budget(260, reply=40)
 STRATEGY = Compose(SummaryTree(span=40, fan=2, tokens=30, recent=20, share=0.5), Recall(), shares=(0.7, 0.3))
 WORDS = ("parcel", "letter", "stamp")
+SCOPES: tuple[Scope, ...] = ("session", "owner")
 texts = st.builds(lambda word, times: f"{word} " * times + "goes out.", st.sampled_from(WORDS), st.sampled_from((1, 2, 12)))
 ids = st.sampled_from(("a", "b"))
 messages = st.one_of(
@@ -113,8 +116,31 @@ class Program:
         for name, *arguments in program:
             getattr(self, f"_{name}")(*arguments)
             self.compare()
+            self.indexes()
         for turn_id, sent in self.sent.items():
             assert self.session.context(as_of=turn_id).messages == sent
+        warm = self.indexes()
+        cache.forget(self.memory.store._database)
+        assert self.indexes() == warm, "what is remembered is not what is stored"
+
+    def indexes(self) -> list[object]:
+        """What can be recalled of the session, and of all of its owner's, as far as it is this session's."""
+        found: list[object] = []
+        with self.memory.store.history("ada", self.session.name, model=HashedEmbedder().name) as (history, _, _):
+            for scope in SCOPES:
+                index = history.index(scope)
+                own = index.session == 0
+                columns = [getattr(index, name)[own].tolist() for name in ("seqs", "tokens", "created_us", "groups", "roles")]
+                vectors = None if index.vectors is None else index.vectors[own].tolist()
+                rows = set(own.nonzero()[0].tolist())
+                postings = {
+                    word: sorted(
+                        (int(row), int(often)) for row, often in zip(posting.rows, posting.frequencies, strict=True) if row in rows
+                    )
+                    for word, posting in index.lookup.postings(WORDS).items()
+                }
+                found += [columns, vectors if vectors and any(map(any, vectors)) else None, postings]
+        return found
 
     def _append(self, given: list[Message], key: str | None) -> None:
         key = key and f"batch {key}"
