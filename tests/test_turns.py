@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import count, islice
 
 import pytest
 
@@ -25,6 +26,7 @@ from threadkeep import (
 )
 from threadkeep.memory.holder import is_dead, new_holder
 from threadkeep.memory.leases import keeper
+from threadkeep.memory.waiting import FIRST_LOOK, LONGEST_LOOK, waits
 
 
 def said(session: Session) -> list[tuple[str, str]]:
@@ -77,6 +79,17 @@ def test_a_timeout_of_0_does_not_wait(session: Session) -> None:
         with pytest.raises(Conflict), session.turn("second", timeout=0):
             pass
         assert time.monotonic() - began < 1
+
+
+def test_who_is_overtaken_looks_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.5)
+    patient = list(islice(waits(60, lambda: 7), 40))
+    assert patient == sorted(patient)
+    assert (patient[0], patient[-1]) == (FIRST_LOOK, LONGEST_LOOK)
+    turns = count(7)
+    overtaken = list(islice(waits(60, lambda: next(turns)), 400))
+    assert overtaken[39] == pytest.approx(LONGEST_LOOK / (1 + 38 / 4))
+    assert overtaken[-1] == FIRST_LOOK
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), None, "1"])
