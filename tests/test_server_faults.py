@@ -1,8 +1,11 @@
 """What fails on PostgreSQL and MariaDB: each fault is a typed error that says what to do, and the next call works."""
 
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import databases
@@ -16,6 +19,7 @@ from threadkeep import (
     InvalidMessage,
     InvalidSetting,
     Memory,
+    Message,
     SchemaTooOld,
     ScriptedBackend,
     SQLStore,
@@ -303,3 +307,37 @@ def test_faults_of_a_file_say_what_to_do(tmp_path: Path) -> None:
             (tmp_path / name).mkdir()
         with opened(f"sqlite:///{tmp_path / name}") as memory, pytest.raises(StoreError, match=says):
             memory.session("chat").append(SECRET)
+
+
+# A killed writer.
+
+
+def write_until_killed(url: str, acknowledged: Connection) -> None:
+    with opened(url) as memory:
+        for number in range(1_000_000):
+            memory.session("chat", owner="ada").append(f"message {number}", Message.assistant(f"answer {number}"))
+            acknowledged.send(number)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork() is for Linux")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_a_killed_writer_was_told_is_there_and_the_next_goes_on(any_url: str) -> None:
+    forking = get_context("fork")
+    ours, theirs = forking.Pipe(duplex=False)
+    process = forking.Process(target=write_until_killed, args=(any_url, theirs))
+    process.start()
+    while ours.recv() < 12:
+        pass
+    process.kill()
+    process.join()
+    told = 12
+    while ours.poll():
+        told = ours.recv()
+    with opened(any_url) as memory:
+        session = memory.session("chat", owner="ada")
+        said = texts(session)
+        assert said == [text for number in range(len(said) // 2) for text in (f"message {number}", f"answer {number}")]
+        assert len(said) // 2 in (told + 1, told + 2)  # the last may have been stored, and not told
+        assert session.append("and on")[0].seq == len(said) + 1
+    ours.close()
+    theirs.close()
