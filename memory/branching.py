@@ -113,7 +113,14 @@ class Branching:
     def to_switch(self, name: str) -> Callable[[], Branch | Busy]:
         """Switches if no turn holds the session."""
         wanted = check_name(name, "a branch's name")
-        return lambda: self._branches.switch(self.owner, self.name, wanted)
+
+        def switch() -> Branch | Busy:
+            branch = self._branches.switch(self.owner, self.name, wanted)
+            if isinstance(branch, Branch):
+                self._setup.upkeep.notify(self.owner, self.name)  # it may have been left before its own was done
+            return branch
+
+        return switch
 
     def never_free(self, timeout: float) -> Conflict:
         """The error for having waited in vain."""

@@ -271,17 +271,8 @@ def test_every_condition_is_read_off_a_key_the_newest_first(
         assert "COVERING INDEX ix_threadkeep_messages_role (owner_id=? AND branch_id=? AND role=? AND seq>? AND seq<?)" in leads
 
 
-def test_it_reads_along_the_lineage_of_a_fork(memory: Memory, told: Session) -> None:
-    """There is no `fork` yet: its rows are written here as it will write them."""
-    with memory.store.engine.begin() as connection:
-        (branch,) = connection.exec_driver_sql("SELECT active_branch FROM threadkeep_sessions").one()
-        connection.exec_driver_sql(
-            "INSERT INTO threadkeep_branches SELECT owner_id, id + 1, session_id, 'fork', "
-            "'[[' || id || ', 100, ' || (SELECT cum_shown FROM threadkeep_messages WHERE seq = 100) || ']]', 100, "
-            "(SELECT cum_tokens FROM threadkeep_messages WHERE seq = 100), (SELECT cum_shown FROM threadkeep_messages WHERE seq = 100), "
-            "100, 99, leading, open_calls, analyser, created_us FROM threadkeep_branches"
-        )
-        connection.exec_driver_sql(f"UPDATE threadkeep_sessions SET active_branch = {branch + 1}")
+def test_it_reads_along_the_lineage_of_a_fork(told: Session) -> None:
+    told.fork("other", at=100)
     told.append("a fact of the fork", metadata={"tags": ["fact"], "importance": 1})
 
     assert matching(told, tags=["fact"], limit=3) == [91, 92, 101]
