@@ -44,7 +44,7 @@ class Reading:
         Args:
             text: a question, or words.
             k: the most entries that are returned, the best first.
-            scope: `session`, or `owner`: all sessions of the owner.
+            scope: `session`, or `owner`: the owner's sessions, the 2,000 that were used last.
 
         Raises:
             NotFound: there is no such session.

@@ -49,7 +49,7 @@ def of_session(session: SessionRow, upto: int) -> Plan:
 
 
 def of_owner(owner_id: int, name: str, asked: SessionRow | None, upto: int, sessions: Sequence[SessionRow]) -> Plan:
-    """All sessions of an owner, the asked one up to a seq.
+    """Sessions of an owner, the asked one up to a seq.
 
     An entry that several sessions share, being forks, is the asked session's, else the oldest's.
     """

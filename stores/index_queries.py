@@ -1,6 +1,6 @@
 """Every statement that an index is read with: many rows, few columns, raw from the driver. As in `queries`, each names its owner.
 
-Rows of many branches come with one statement. None is asked for in an order: a database may not find that by its key.
+Rows of many branches come with one statement. Entries are asked for in no order: a database may not find that by its key.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +22,8 @@ PROBES = 2_000
 PAGE, VECTORS_PAGE = 2_048, 256
 """Rows that are taken from the driver at a time; fewer with vectors, which stay in the processor's cache until they are copied."""
 NO_END = 2**62
+SESSIONS = 2_000
+"""Of an owner's sessions, so many are recalled from, the last used: each question looks at all of them, and costs what they are."""
 
 Row = tuple[Any, ...]  # as the driver gives it
 
@@ -74,12 +76,14 @@ _SESSIONS = (
     )
     .join_from(sessions, branches, (branches.c.owner_id == sessions.c.owner_id) & (branches.c.id == sessions.c.active_branch))
     .where(at(sessions))
+    .order_by(sessions.c.updated_us.desc(), sessions.c.id.desc())
+    .limit(bindparam("b_limit"))
 )
 
 
 def owner_sessions(connection: Connection, owner_id: int) -> list[SessionRow]:
-    """All sessions of an owner, the oldest first."""
-    rows = [row for page in _pages(connection, _SESSIONS, {"b_owner_id": owner_id}) for row in page]
+    """The sessions of an owner that were used last, at most `SESSIONS`, the oldest first."""
+    rows = [row for page in _pages(connection, _SESSIONS, {"b_owner_id": owner_id, "b_limit": SESSIONS}) for row in page]
     return sorted((read_session((*row[:3], _text(row[3]), _text(row[4]), *row[5:])) for row in rows), key=lambda session: session.id)
 
 

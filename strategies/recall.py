@@ -40,7 +40,7 @@ class Recall:
 
     Args:
         k: the most messages it recalls, from 1.
-        scope: `session`, or `owner`: the owner's other sessions too.
+        scope: `session`, or `owner`: the owner's other sessions too, the 2,000 that were used last.
         floor: what the best entry must have in common with the question, from 0 (all) to 1, for anything to be recalled: two thirds
             the cosine, one third the share of the question's words that stand in or beside it.
         sitting_minutes: a longer silence ends a sitting; neighbours lift each other within one.

@@ -4,7 +4,7 @@ A copied owner is a whole owner, a copied session a whole session, and a session
 and turns that appends would have given it. Only keys are left out, since each names one message.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
@@ -62,7 +62,7 @@ def copy_session(connection: Connection, session: SessionRow, copies: int) -> No
         _copy(connection, table, and_(table.c.owner_id == session.owner_id, where), copies, changed)
 
 
-def draw_out(connection: Connection, session: SessionRow, times: int) -> None:
+def draw_out(connection: Connection, session: SessionRow, times: int, *, without: Collection[Table] = ()) -> None:
     """The session so many times as long, its log said again and again; it has one branch, and whole turns."""
     head, copies = session.head, times - 1
 
@@ -72,18 +72,21 @@ def draw_out(connection: Connection, session: SessionRow, times: int) -> None:
     def none(column: Any, number: ColumnElement[int]) -> ColumnElement[Any]:
         return null()
 
-    newest = select(func.max(turns.c.id)).where(turns.c.owner_id == session.owner_id, turns.c.session_id == session.id)
-    turn_count = connection.execute(newest).scalar() or 0
+    def newest(table: Table) -> int:
+        of_session = and_(table.c.owner_id == session.owner_id, table.c.session_id == session.id)
+        return connection.execute(select(func.max(table.c.id)).where(of_session)).scalar() or 0
+
+    turn_count = newest(turns)
     for table in metadata.sorted_tables:
-        if table is branches or ("seq" not in table.c and table not in (turns, calls)):
+        if table in (branches, *without) or ("seq" not in table.c and table not in (turns, calls)):
             continue
         if table in (turns, calls):
-            where = table.c.session_id == session.id
+            where = and_(table.c.session_id == session.id, table.c.id <= newest(table))  # of the originals, copies there may be already
             changed: Changed = {"id": later(turn_count if table is turns else A_MILLISECOND)}
             more = {"user_seq": later(head.seq), "reply_seq": later(head.seq)} if table is turns else {"turn_id": later(turn_count)}
             changed = {**changed, **more}
         else:
-            where, changed = table.c.branch_id == session.branch_id, {"seq": later(head.seq)}
+            where, changed = and_(table.c.branch_id == session.branch_id, table.c.seq <= head.seq), {"seq": later(head.seq)}
         if table is messages:
             changed |= {"cum_tokens": later(head.tokens), "cum_shown": later(head.shown_tokens), "key": none, "key_digest": none}
             changed |= {"group_seq": later(head.seq), "turn_seq": later(head.seq)}

@@ -16,6 +16,7 @@ pytest.register_assert_rewrite(
     "threadkeep.testing",
     "threadkeep.store_contract",
     "threadkeep.blob_contract",
+    "threadkeep.owner_contract",
     "threadkeep.branch_contract",
     "threadkeep.embedder_contract",
 )

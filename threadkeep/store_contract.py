@@ -19,6 +19,7 @@ from threadkeep.memory.history import Entry
 from threadkeep.memory.memory import Memory
 from threadkeep.memory.message import ImagePart, Message, MessageLike, TextPart, ToolCall
 from threadkeep.memory.session import Session
+from threadkeep.owner_contract import OwnerContract
 from threadkeep.stores.schema import metadata, turns
 
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -40,7 +41,7 @@ def texts(session: Session) -> list[str]:
     return [entry.message.text for entry in session.entries(limit=10_000)]
 
 
-class StoreContract(BlobContract, BranchContract):
+class StoreContract(BlobContract, BranchContract, OwnerContract):
     """What holds for `SQLStore` on every database: override the fixture `store_url`."""
 
     @pytest.fixture

@@ -147,8 +147,13 @@ class StrategyContract:
         return TiktokenCounter("o200k_base")
 
     @pytest.fixture
-    def desk(self, strategy: Strategy, counter: TokenCounter, tmp_path: Path) -> Iterator["Desk"]:
-        with Desk(tmp_path, strategy, counter) as desk:
+    def store_url(self, tmp_path: Path) -> str:
+        """The URL of a database without any session, migrated where it does not migrate itself."""
+        return f"sqlite:///{tmp_path / 'promises.db'}"
+
+    @pytest.fixture
+    def desk(self, strategy: Strategy, counter: TokenCounter, store_url: str) -> Iterator["Desk"]:
+        with Desk(store_url, strategy, counter) as desk:
             yield desk
 
     @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
@@ -281,10 +286,10 @@ class Letters:
 
 
 class Desk:
-    """Where random logs are laid into a database: one file, and a memory for each profile."""
+    """Where random logs are laid into a database, with a memory for each profile."""
 
-    def __init__(self, folder: Path, strategy: Strategy, counter: TokenCounter) -> None:
-        self.url = f"sqlite:///{folder / 'promises.db'}"
+    def __init__(self, url: str, strategy: Strategy, counter: TokenCounter) -> None:
+        self.url = url
         self.strategy = strategy
         self.counter = counter
         self._numbers = count(1)
@@ -308,7 +313,7 @@ class Desk:
         return memory.session(name, instructions=instructions)
 
     def another(self, profile: Profile) -> Memory:
-        """A second memory on the same file."""
+        """A second memory on the same database."""
         return self._memory(("again", profile.name), profile, self.counter)
 
     def _memory(self, key: object, profile: Profile, counter: TokenCounter) -> Memory:
