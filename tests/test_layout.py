@@ -121,6 +121,7 @@ def test_whatever_is_imported_is_declared() -> None:
         "store_contract.py",
         "blob_contract.py",
         "branch_contract.py",
+        "owner_contract.py",
         "embedder_contract.py",
         "random_logs.py",
         "random_strategies.py",

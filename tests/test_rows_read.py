@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import cloning
+import databases
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, create_engine, event
 
-from threadkeep import Budget, Memory, Message, Session, SlidingWindow, TiktokenCounter, ToolCall
+from threadkeep import Budget, Memory, Message, Session, SlidingWindow, SQLStore, TiktokenCounter, ToolCall
 
 BUDGET = Budget(700, reply=100)
 INDEXES = {
@@ -57,7 +59,7 @@ def turn(session: Session) -> None:
 
 
 @contextmanager
-def filled(url: str, counter: TiktokenCounter, messages: int) -> Iterator[tuple[Memory, Session]]:
+def filled(url: str | SQLStore, counter: TiktokenCounter, messages: int) -> Iterator[tuple[Memory, Session]]:
     """A session of so many messages, a pin among them, and some of other sessions and owners beside it."""
     with Memory(url, counter=counter, budget=BUDGET, strategy=SlidingWindow()) as memory:
         for number in range(40):
@@ -149,6 +151,39 @@ def test_a_turn_costs_the_same_in_a_session_ten_times_as_long(
     for messages in (300, 3000):
         with filled(f"sqlite:///{tmp_path_factory.mktemp('chat')}/chat.db", counter, messages) as (memory, session):
             costs.append(work_of(memory, lambda: turn(session)))  # called at once
+    assert costs[0] > 100
+    assert costs[1] <= 1.2 * costs[0]
+
+
+def rows_read(memory: Memory, action: Callable[[], object]) -> int:
+    """How many rows a server reads for it, of tables and of indexes; the memory has one connection."""
+
+    def read() -> int:
+        with memory.store.engine.connect() as connection:
+            if connection.dialect.name != "postgresql":
+                return sum(int(row[1]) for row in connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler\\_read\\_%%'"))
+            connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+            connection.commit()
+            tables = connection.exec_driver_sql("SELECT sum(seq_tup_read) FROM pg_stat_user_tables").scalar_one()
+            return int(tables + connection.exec_driver_sql("SELECT sum(idx_tup_read) FROM pg_stat_user_indexes").scalar_one())
+
+    before = read()
+    action()
+    return read() - before
+
+
+def test_a_server_reads_the_same_for_a_turn_in_a_session_ten_times_as_long(
+    server: databases.Kind, counter: TiktokenCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("threadkeep.memory.turn.DRAFT_SECONDS", 0.0)
+    costs = []
+    for messages in (150, 1500):
+        engine = create_engine(databases.clean_database(server), pool_size=1, max_overflow=0)
+        with filled(SQLStore(engine), counter, messages) as (memory, session):
+            with engine.begin() as connection:
+                cloning.analyse(connection)
+            costs.append(rows_read(memory, lambda: turn(session)))  # called at once
+        engine.dispose()
     assert costs[0] > 100
     assert costs[1] <= 1.2 * costs[0]
 
