@@ -144,7 +144,7 @@ class _Assembly:
     def _may_stand(self, entry: Entry) -> bool:
         if entry.status in ("late", "erased") or entry.seq <= self.head.leading:
             return False
-        return self.request.replaced.isdisjoint((entry.seq, entry.group_seq))
+        return not self.request.replaced or self.request.replaced.isdisjoint((entry.seq, entry.group_seq))
 
     def _must(self) -> tuple[Selection, Counted]:
         """Instructions, pins, the live user message and the newest group of the live turn; results clipped where that is needed."""
@@ -228,7 +228,7 @@ class _Assembly:
         for pick in self._picks(self.history, counted, _tokens_by_seq(counted.pieces)):
             if pick.kind == "entries":
                 usable = [entry for entry in self._complete(self.history.entries(pick.seqs)) if self._may_stand(entry)]
-                selection.add(pick, [self._form(entry, pick.clearing) for entry in usable])
+                selection.add(pick, self._forms(usable, pick.clearing))
             else:
                 selection.add(pick, ())
         selection.leave_out_what_is_said_twice()
@@ -270,6 +270,16 @@ class _Assembly:
         score = None if pick.score is None else round(pick.score, SCORE_DIGITS)
         return replace(pick, seqs=tuple(sorted(set(pick.seqs))), score=score)
 
+    def _forms(self, entries: Sequence[Entry], clearing: Clearing | None) -> list[Shown]:
+        """The entries as they stand; most are what they were in their turn, which is seen here at once: a context has hundreds."""
+        counted = self.request.counted
+        return [
+            Shown(entry, None, entry.tokens if counted else None)
+            if clearing is None and entry.shown_tokens >= entry.tokens
+            else self._form(entry, clearing)
+            for entry in entries
+        ]
+
     def _form(self, entry: Entry, clearing: Clearing | None) -> Shown:
         if entry.turn_seq == self.head.turn_seq:
             return whole(entry, self.request.counted)
@@ -279,8 +289,11 @@ class _Assembly:
 
     def _complete(self, entries: Sequence[Entry]) -> list[Entry]:
         """The entries with all others of their groups."""
+        parts = [entry for entry in entries if "tool_calls" in (raw := entry.raw) or raw["role"] == "tool"]
+        if not parts:
+            return list(entries)
         have = {entry.seq: entry for entry in entries}
-        for entry in entries:
+        for entry in parts:
             raw = entry.raw
             calls = raw.get("tool_calls")
             if raw["role"] == "tool":

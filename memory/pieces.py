@@ -51,7 +51,7 @@ class Piece:
     def of(cls, shown: Shown, profile: Profile) -> "Piece":
         """An entry as the profile sends it."""
         entry = shown.entry
-        if shown.keep is None and (_is_plain(entry.raw) or (not profile.alters and entry.raw.keys() <= profile.keys)):
+        if shown.keep is None and (_is_plain(raw := entry.raw) or (not profile.alters and raw.keys() <= profile.keys)):
             return cls(None, shown.tokens, shown=shown, seq=entry.seq)
         message = entry.message if shown.keep is None else clip(entry.message, shown.keep)
         return cls(fit(message, profile), shown.tokens, shown=shown, seq=entry.seq)
