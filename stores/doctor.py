@@ -9,11 +9,11 @@ from typing import Any
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
-from threadkeep.memory.errors import StoreError
 from threadkeep.stores.doctor_logs import examine_logs
 from threadkeep.stores.doctor_rows import ROW_CHECKS
-from threadkeep.stores.faults import typed_errors
+from threadkeep.stores.engine import schema_of
 from threadkeep.stores.findings import Check, Finding, fault, warning
 from threadkeep.stores.schema import PREFIX, metadata
 from threadkeep.stores.sql import SQLStore
@@ -25,7 +25,7 @@ LEAST_PACKET = 64 * 1024 * 1024 + 1024 * 1024
 
 def examine(store: SQLStore) -> Iterator[Check]:
     """One check after the other, each when it is done; after tables of another form, none."""
-    with typed_errors("looking over the database", store.engine), store.engine.connect() as connection:
+    with store.look("looking over the database") as connection:
         form = Check("tables", len(metadata.sorted_tables), "tables", tuple(_form(connection)))
         yield form
         yield Check("settings", len(_settings_of(connection)), "settings", tuple(_settings(connection)))
@@ -51,6 +51,8 @@ def _form(connection: Connection) -> Iterator[Finding]:
     elif found != VERSIONS[-1]:
         yield fault(f"the tables are of version {found}, and this release needs {VERSIONS[-1]}: run `threadkeep migrate --database …`")
     else:
+        if (schema := schema_of(connection)) is not None:  # what is compared is what stands in it
+            connection.execute(text("SELECT set_config('search_path', quote_ident(:schema), true)"), {"schema": schema})
         options = {"compare_type": False, "version_table": VERSION_TABLE, "include_name": _is_ours}  # a database names types its own way
         for difference in compare_metadata(MigrationContext.configure(connection, opts=options), metadata):
             yield fault(f"the tables are not as they were made: {_said(difference)}. Restore them from a backup, or undo the change")
@@ -144,6 +146,6 @@ def _checked_tables(connection: Connection) -> Check:
             for _, _, kind, said in connection.execute(text(f"CHECK TABLE {table.name} QUICK")):
                 if str(kind).lower() in ("error", "warning"):
                     findings.append(fault(f"{table.name} is damaged: {said}"))
-    except StoreError as error:
-        findings.append(warning(f"the tables could not be checked: {error}"))
+    except DBAPIError as error:
+        findings.append(warning(f"the tables could not be checked ({type(error.orig).__name__}): the database's user lacks a privilege"))
     return Check("files", len(metadata.sorted_tables), "tables", tuple(findings))

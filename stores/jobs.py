@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from threadkeep.memory.history import Entry, Summary
 from threadkeep.stores import queries, summary_queries, upkeep_queries, vector_queries
+from threadkeep.stores.faults import whole_again
 from threadkeep.stores.history import SQLHistory
 from threadkeep.stores.queries import SessionRow
 from threadkeep.stores.rows import encode, now_us
@@ -35,6 +36,7 @@ class Claim:
     failures: int
 
 
+@whole_again
 class Jobs:
     """The jobs of a store's sessions."""
 

@@ -72,7 +72,7 @@ class SQLStore:
     def read(self, doing: str = "reading") -> Iterator[Connection]:
         """A transaction that only reads."""
         self._check()
-        with self._one_by_one, forks.kept_out(), typed_errors(doing, self._pool), begun(self._engine) as connection:
+        with self.look(doing) as connection:
             yield connection
 
     @contextmanager
@@ -83,6 +83,12 @@ class SQLStore:
             yield connection
             attempt.committing = True
 
+    @contextmanager
+    def look(self, doing: str) -> Iterator[Connection]:
+        """A transaction that only reads, whatever form the tables have."""
+        with self._one_by_one, forks.kept_out(), typed_errors(doing, self._pool), begun(self._engine) as connection:
+            yield connection
+
     def _check(self) -> None:
         if not self._checked:
             with self._checking:
@@ -90,7 +96,7 @@ class SQLStore:
                     if self._pool.dialect.name == "sqlite":
                         self.migrate()
                     else:
-                        with typed_errors("reading the schema's version", self._pool), begun(self._engine) as connection:
+                        with self.look("reading the schema's version") as connection:
                             check_schema(connection)
                     self._checked = True
 

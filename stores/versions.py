@@ -11,6 +11,7 @@ from threadkeep.memory.errors import SchemaTooNew, SchemaTooOld, StoreBusy, Stor
 from threadkeep.stores.engine import begun, schema_of
 from threadkeep.stores.faults import WAIT_SECONDS
 from threadkeep.stores.schema import PREFIX
+from threadkeep.stores.servers import MODES
 
 VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every form there was, the newest last."""
@@ -82,6 +83,10 @@ def _alone(connection: Connection) -> Iterator[None]:
             _prepare_postgresql(connection)
             yield
         case "mysql" | "mariadb":
+            if (
+                connection.dialect.identifier_preparer.initial_quote != '"'
+            ):  # SQLAlchemy reads what there is by the quotes it found at first
+                connection.execute(text(f"SET SESSION sql_mode = '{MODES}'"))
             with _named_lock(connection):
                 yield
         case _:  # SQLite's transaction is the only one that writes
