@@ -158,7 +158,7 @@ def test_leaving_while_it_reads_frees_the_slot(backend: LlamaCpp) -> None:
     stream = backend.stream(context(Message.user("lorem ipsum dolor " * 500)))
     assert next(stream) == Event()
     stream.close()
-    assert wait_until_free(backend) < 2
+    assert wait_until_free(backend) < 10  # at rest, half a second
 
 
 def test_a_context_over_the_window_is_the_engines_own_error(backend: LlamaCpp) -> None:
