@@ -616,7 +616,7 @@ ALLOWED = (
     "SEARCH threadkeep_sessions USING INDEX sqlite_autoindex_threadkeep_sessions_1 (owner_id=?)",
     "SEARCH threadkeep_branches USING INDEX sqlite_autoindex_threadkeep_branches_1 (owner_id=? AND id=?)",
 )
-NEW = r"threadkeep_vectors|threadkeep_terms|branch_id IN \(|WHERE threadkeep_sessions.owner_id = \?\s+ORDER BY threadkeep_sessions.updated_us"
+NEW = r"threadkeep_vectors|threadkeep_terms|branch_id IN \(|threadkeep_sessions.owner_id = \?\s+ORDER BY threadkeep_sessions.updated_us"
 
 
 @pytest.mark.parametrize("analysed", [False, True], ids=["before ANALYZE", "after ANALYZE"])
